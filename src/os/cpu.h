@@ -1,0 +1,26 @@
+/* What the processor can do, what the user allows it to do, and how many cores this process may use. */
+#ifndef SL_OS_CPU_H
+#define SL_OS_CPU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum sl_isa {
+    SL_ISA_GENERIC, /* plain C, the definition */
+    SL_ISA_AVX2,    /* AVX2, FMA and F16C */
+    SL_ISA_AVX512,  /* AVX2 and AVX-512 F, BW, DQ, VL, VNNI */
+    SL_ISA_COUNT
+} sl_isa;
+
+/* "generic", "avx2", "avx512". */
+const char *sl_isa_name(sl_isa isa);
+/* Also "auto": the best the processor has. false for an unknown name. */
+bool sl_isa_parse(const char *name, sl_isa *isa);
+/* The best set that the processor and the operating system support. */
+sl_isa sl_cpu_best_isa(void);
+
+/* Physical cores among the CPUs this process may run on, at most what the cgroup quota (v1 and v2, all ancestors)
+ * grants, rounded down; at least 1. */
+uint32_t sl_cpu_usable_cores(void);
+
+#endif

@@ -1,0 +1,31 @@
+/* Threads, mutexes and condition variables: pthreads with status values. */
+#ifndef SL_OS_THREAD_H
+#define SL_OS_THREAD_H
+
+#include <pthread.h>
+
+#include "base/error.h"
+
+typedef struct sl_thread {
+    pthread_t handle;
+} sl_thread;
+
+/* Start a thread named `name` (at most 15 bytes) with a small stack. SLUICE_ERROR_SYSTEM when the system refuses. */
+SLUICE_NODISCARD sluice_status sl_thread_start(sl_thread *thread, const char *name, void *(*run)(void *argument),
+                                               void *argument, sluice_error *error);
+void sl_thread_join(sl_thread *thread);
+
+/* Stack bytes of each thread started here: what a memory plan must count. */
+enum { SL_THREAD_STACK_BYTES = 256 * 1024 };
+
+/* Tell the core that this is a spinning loop. */
+static inline void sl_thread_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+#endif
