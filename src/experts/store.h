@@ -1,0 +1,121 @@
+/* The expert store: a fixed arena of slots, filled from the model's files on demand. Knows bytes, not models.
+ *
+ * Life of a slot:  ABSENT -> QUEUED -> READING -> READY (pinned n) -> evictable (pinned 0) -> ABSENT.
+ * A failed read gives every request that waits for it that read's error and leaves the slot ABSENT. */
+#ifndef SL_EXPERTS_STORE_H
+#define SL_EXPERTS_STORE_H
+
+#include "io/reads.h"
+
+enum { SL_EXPERT_MAX_RANGES = 4 }; /* gate, up, down, and one to spare */
+
+/* Where one matrix of one expert lies. */
+typedef struct sl_expert_range {
+    uint32_t file; /* index into the store's files */
+    uint64_t offset;
+    uint64_t bytes; /* 0: this expert has no such matrix */
+} sl_expert_range;
+
+typedef struct sl_store_file {
+    const sl_file *file; /* borrowed: open as long as the store */
+    const char *path;    /* borrowed */
+} sl_store_file;
+
+typedef struct sl_store_config {
+    uint32_t n_layers;           /* layers that have experts, counted without the others */
+    uint32_t n_experts;          /* per layer */
+    uint32_t n_ranges;           /* matrices per expert */
+    const sl_expert_range *ranges; /* borrowed during open: [n_layers][n_experts][n_ranges] */
+    const sl_store_file *files;  /* borrowed during open (its elements for the store's life): [n_files] */
+    uint32_t n_files;
+    uint64_t n_slots;            /* at least 1; more than n_layers * n_experts is lowered to that */
+    uint32_t n_read_threads;
+    sl_read_fault_plan *faults;  /* NULL: none; borrowed for the store's life */
+    sl_memory *memory;           /* borrowed for the store's life */
+    const sl_log *log;           /* borrowed for the store's life; may be NULL */
+} sl_store_config;
+
+/* thread: every function may be called from any thread; a request belongs to one thread at a time. */
+typedef struct sl_store sl_store;
+
+/* Exact sizes before anything is allocated. Every slot is as large as the largest expert, each range padded to what direct
+ * reads need. `slots_bytes` is the arena, `fixed_bytes` everything else the store allocates. Uses n_slots as given. */
+typedef struct sl_store_plan {
+    uint64_t slot_bytes;
+    uint64_t slots_bytes;
+    uint64_t fixed_bytes;
+} sl_store_plan;
+SLUICE_NODISCARD sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *plan,
+                                                 sluice_error *error);
+
+SLUICE_NODISCARD sluice_status sl_store_open(sl_store **out, const sl_store_config *config, sluice_error *error);
+/* No request may be open. Waits for reads in flight. */
+void sl_store_close(sl_store **store);
+
+/* An expert that is pinned for a request. */
+typedef struct sl_expert_view {
+    uint32_t index;                            /* position in the request's list */
+    uint32_t expert;                           /* number within the layer */
+    uint32_t slot;
+    const void *matrices[SL_EXPERT_MAX_RANGES]; /* pinned until released; any alignment */
+} sl_expert_view;
+
+/* One layer's need. The struct is the caller's; its fields are the store's. */
+typedef struct sl_store_request {
+    uint32_t layer;
+    uint32_t n_experts;
+    const uint32_t *experts; /* borrowed until sl_store_end: [n_experts], distinct */
+    uint32_t n_delivered;
+    uint32_t n_released;
+    uint64_t *progress; /* borrowed until sl_store_end: [n_experts] words of scratch from the caller */
+    struct sl_store_request *next;
+    sluice_status status;
+    sluice_error error;
+} sl_store_request;
+
+/* Ask for experts of a layer: hits are pinned, misses queued as far as slots are free (the rest follows as slots are
+ * released). Counts hits and misses. Never blocks on the disk, allocates nothing. ARGUMENT for a layer or expert out of
+ * range. */
+SLUICE_NODISCARD sluice_status sl_store_begin(sl_store *store, sl_store_request *request, uint32_t layer,
+                                              const uint32_t *experts, uint32_t n_experts, uint64_t *progress,
+                                              sluice_error *error);
+
+/* Wait until at least one expert that was not delivered yet is ready, then deliver up to `capacity` of them, hits before
+ * misses in the order of the list, misses in the order they arrive. `*n_ready` is 0 once all were delivered. When some are
+ * delivered and not released while none of the rest can get a slot, that is ARGUMENT: release before waiting again. A
+ * failed read is that read's error; the request must then be ended. */
+SLUICE_NODISCARD sluice_status sl_store_wait(sl_store *store, sl_store_request *request, sl_expert_view *ready,
+                                             uint32_t capacity, uint32_t *n_ready, sluice_error *error);
+
+/* Unpin one delivered expert. */
+void sl_store_release(sl_store *store, sl_store_request *request, const sl_expert_view *view);
+
+/* Close a request, after success or failure: forgets what was not delivered and unpins what was not released. */
+void sl_store_end(sl_store *store, sl_store_request *request);
+
+/* Exact counters since open (or the last reset). */
+typedef struct sl_store_counters {
+    uint64_t requests; /* experts asked for = hits + misses */
+    uint64_t hits;
+    uint64_t misses;
+    uint64_t evictions;
+    uint64_t bytes_read;      /* from the files, padding of direct reads included */
+    uint64_t expert_bytes;    /* of the misses alone */
+    uint64_t failed_reads;
+    uint64_t wait_ns;         /* time requests waited with nothing ready */
+    uint64_t busy_ns;         /* time with at least one read in flight */
+} sl_store_counters;
+
+void sl_store_counters_get(sl_store *store, sl_store_counters *total);
+/* Of one layer; false for a layer out of range. bytes and times of a layer cover its own reads and waits. */
+bool sl_store_layer_counters_get(sl_store *store, uint32_t layer, sl_store_counters *counters);
+void sl_store_counters_reset(sl_store *store);
+
+/* Bits of the experts of a layer that are READY now: mask[e / 64] bit e % 64; n_words words are written. */
+void sl_store_residency(sl_store *store, uint32_t layer, uint64_t *mask, uint32_t n_words);
+
+uint64_t sl_store_n_slots(const sl_store *store);
+/* "pread, direct" or "pread, buffered". */
+const char *sl_store_backend(const sl_store *store);
+
+#endif
