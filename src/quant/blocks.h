@@ -101,7 +101,7 @@ typedef struct SL_PACKED sl_block_iq4_xs {
 SL_BLOCK_SIZE_IS(sl_block_iq4_xs, 136);
 
 typedef struct SL_PACKED sl_block_mxfp4 {
-    uint8_t exponent; /* E8M0: 2^(exponent - 127) */
+    uint8_t exponent;           /* E8M0: 2^(exponent - 127) */
     uint8_t nibbles[SL_QK / 2]; /* E2M1 */
 } sl_block_mxfp4;
 SL_BLOCK_SIZE_IS(sl_block_mxfp4, 17);

@@ -19,18 +19,19 @@ typedef struct sl_type_traits {
     const char *name;        /* "Q4_K"; NULL where the number is not in use */
     uint32_t block_elements; /* elements in one block; 0 where the number is not in use */
     uint32_t block_bytes;
-    sl_type activation_type;       /* F32, ACT_Q8_32 or ACT_Q8_256: what x is turned into for W x */
-    sl_decode_row_fn *decode_row;  /* NULL: the size is known, the contents are not readable yet */
-    sl_encode_row_fn *encode_row;  /* NULL: cannot be written */
+    sl_type activation_type;      /* F32, ACT_Q8_32 or ACT_Q8_256: what x is turned into for W x */
+    sl_decode_row_fn *decode_row; /* NULL: the size is known, the contents are not readable yet */
+    sl_encode_row_fn *encode_row; /* NULL: cannot be written */
 } sl_type_traits;
 
 /* The row of a type, or NULL for a number that names no type. Any int is accepted. */
 const sl_type_traits *sl_type_traits_of(int type);
 
-/* "Q4_K", "F16", ... in either case. false for an unknown name. */
+/* "Q4_K", "F16", ... in either case: the types a file may hold, readable or not. false for an unknown name. */
 bool sl_type_parse(const char *name, sl_type *type);
 
-/* Bytes of a row of `n_elements`; 0 when that is not a whole number of blocks or overflows. */
+/* Bytes of a row of `n_elements`; 0 when the type is not in use, when that is not a whole number of blocks, and when it
+ * overflows. */
 uint64_t sl_type_row_bytes(sl_type type, uint64_t n_elements);
 
 #endif

@@ -1,0 +1,12 @@
+/* The row functions behind the traits table. Other rooms reach them through sl_type_traits_of. */
+#ifndef SL_QUANT_ROWS_H
+#define SL_QUANT_ROWS_H
+
+#include "quant/traits.h"
+
+sl_decode_row_fn sl_decode_row_f32, sl_decode_row_f16, sl_decode_row_bf16;
+sl_decode_row_fn sl_decode_row_q4_0, sl_decode_row_q4_1, sl_decode_row_q5_0, sl_decode_row_q5_1, sl_decode_row_q8_0;
+sl_decode_row_fn sl_decode_row_q2_k, sl_decode_row_q3_k, sl_decode_row_q4_k, sl_decode_row_q5_k, sl_decode_row_q6_k;
+sl_decode_row_fn sl_decode_row_iq4_nl, sl_decode_row_iq4_xs, sl_decode_row_mxfp4;
+
+#endif
