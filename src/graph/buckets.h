@@ -2,6 +2,8 @@
 #ifndef SL_GRAPH_BUCKETS_H
 #define SL_GRAPH_BUCKETS_H
 
+#include <stdint.h>
+
 #include "base/error.h"
 
 typedef struct sl_bucket {
