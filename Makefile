@@ -1,0 +1,65 @@
+# A thin front over Meson: `make` leaves the program at build/sluice.
+BUILD ?= build
+MESON ?= meson
+PYTHON ?= python3
+
+.PHONY: all deps deps-ci demo test check asan tsan clang install clean help
+
+all: $(BUILD)/build.ninja
+	@$(MESON) compile -C $(BUILD)
+
+%/build.ninja:
+	@command -v $(MESON) >/dev/null || { echo "make: $(MESON) is missing; run 'make deps' first" >&2; exit 1; }
+	$(MESON) setup $* $(SETUP)
+
+deps:
+	tools/install_deps.sh
+
+deps-ci:
+	tools/install_deps.sh --ci
+
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@$(PYTHON) tools/demo.py $(BUILD)/sluice
+
+test: all
+	@$(PYTHON) tests/run.py --build $(BUILD)
+
+check:
+	@$(PYTHON) tools/check_layers.py
+	@$(PYTHON) tools/check_style.py
+
+asan: SETUP = -Dbuildtype=debugoptimized -Db_ndebug=false -Db_sanitize=address,undefined -Db_lundef=false
+asan: build-asan/build.ninja
+	@$(MESON) compile -C build-asan
+	@$(PYTHON) tests/run.py --build build-asan --only-c
+
+tsan: SETUP = -Dbuildtype=debugoptimized -Db_ndebug=false -Db_sanitize=thread -Db_lundef=false
+tsan: build-tsan/build.ninja
+	@$(MESON) compile -C build-tsan
+	@$(PYTHON) tests/run.py --build build-tsan --only-c
+
+clang: export CC = clang-14
+clang: export CXX = clang++-14
+clang: SETUP = -Dwerror=true
+clang: build-clang/build.ninja
+	@$(MESON) compile -C build-clang
+	@$(PYTHON) tests/run.py --build build-clang --only-c
+
+install: all
+	$(MESON) install -C $(BUILD)
+
+clean:
+	rm -rf $(BUILD) build-asan build-tsan build-clang build-gcc
+
+help:
+	@echo "make          build the program: build/sluice"
+	@echo "make deps     install what is missing to build and test (Debian 12; root or sudo)"
+	@echo "make demo     install, build, and let the demo model tell a tale with half of its experts in memory"
+	@echo "make test     build and run every test"
+	@echo "make check    check layers, sizes and style"
+	@echo "make asan     build and run the C tests with the address and undefined-behaviour sanitizers"
+	@echo "make tsan     build and run the C tests with the thread sanitizer"
+	@echo "make clang    build with clang, warnings as errors, and run the C tests"
+	@echo "make install  install program, library, headers and pkg-config file"
+	@echo "make clean    remove the build directories"
