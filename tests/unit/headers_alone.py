@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Compile every header alone: installed ones as C99 and C++11 with all warnings, internal ones as this project's C.
+
+Speaks TAP. Arguments: the C compiler and the C++ compiler ("" when there is none), each as one shell word list.
+"""
+import pathlib
+import shlex
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+STRICT = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+
+
+def headers(folder):
+    return sorted(path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.h"))
+
+
+def cases(c_compiler, cxx_compiler):
+    """(name, command or None, reason for None)."""
+    for header in headers("include"):
+        yield (f"{header} as C99",
+               [*c_compiler, "-std=c99", "-pedantic-errors", *STRICT, "-Iinclude", "-x", "c", str(header)], "")
+        cxx = [*cxx_compiler, "-std=c++11", "-pedantic-errors", *STRICT, "-Iinclude", "-x", "c++", str(header)]
+        yield f"{header} as C++", cxx if cxx_compiler else None, "no C++ compiler was found"
+    for header in headers("src"):
+        yield (f"{header} alone", [*c_compiler, "-std=gnu11", "-D_GNU_SOURCE", *STRICT, "-Wno-unused-function",
+                                   "-Iinclude", "-Isrc", "-x", "c", str(header)], "")
+
+
+def main():
+    c_compiler, cxx_compiler = shlex.split(sys.argv[1]), shlex.split(sys.argv[2])
+    plan = list(cases(c_compiler, cxx_compiler))
+    print(f"1..{len(plan)}")
+    failed = False
+    for number, (name, command, reason) in enumerate(plan, 1):
+        if command is None:
+            print(f"ok {number} - {name} # SKIP {reason}")
+            continue
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        print(f"{'ok' if done.returncode == 0 else 'not ok'} {number} - {name}")
+        if done.returncode != 0:
+            failed = True
+            print("\n".join("# " + line for line in done.stderr.splitlines()))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
