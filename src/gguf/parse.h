@@ -29,6 +29,10 @@ SLUICE_NODISCARD sluice_status sl_gguf_parse_tensors(sl_gguf *reader, sl_gguf_cu
  * on. FORMAT where a tensor leaves the file or shares bytes with another. */
 SLUICE_NODISCARD sluice_status sl_gguf_place_tensors(sl_gguf *reader, sl_gguf_cursor *cursor);
 
+/* The bytes of a tensor from its type and its four dims. false when rows are no whole blocks, a dim is 0 or the product
+ * does not fit 63 bits. */
+SLUICE_NODISCARD bool sl_gguf_measure_tensor(const sl_gguf_tensor *tensor, uint64_t *bytes);
+
 /* Open and parse the one file at `path`, whether or not it is a part of a set. */
 SLUICE_NODISCARD sluice_status sl_gguf_open_part(sl_gguf **out, const char *path, sl_memory *memory,
                                                  sluice_error *error);
@@ -37,6 +41,9 @@ SLUICE_NODISCARD sluice_status sl_gguf_open_part(sl_gguf **out, const char *path
  * failure the reader is still the caller's to close, and may be NULL. */
 SLUICE_NODISCARD sluice_status sl_gguf_open_other_parts(sl_gguf **reader, const char *path, const sl_log *log,
                                                         sluice_error *error);
+
+/* Whether tensor data may be aligned like this: a power of two up to the maximum. */
+bool sl_gguf_alignment_is_valid(uint64_t alignment);
 
 /* Bytes of one number of this type; 0 for strings, arrays and unknown types. */
 uint64_t sl_gguf_type_bytes(sl_gguf_type type);

@@ -106,6 +106,11 @@ static sluice_status take_version(sl_gguf_cursor *cursor, uint32_t *version)
                                *version);
 }
 
+bool sl_gguf_alignment_is_valid(uint64_t alignment)
+{
+    return alignment != 0 && (alignment & (alignment - 1)) == 0 && alignment <= SL_GGUF_MAX_ALIGNMENT;
+}
+
 static sluice_status find_alignment(sl_gguf *reader, sl_gguf_cursor *cursor)
 {
     reader->alignment = SL_GGUF_DEFAULT_ALIGNMENT;
@@ -115,7 +120,7 @@ static sluice_status find_alignment(sl_gguf *reader, sl_gguf_cursor *cursor)
     }
     uint32_t alignment = 0;
     SL_TRY(sl_gguf_get_u32(reader, "general.alignment", &alignment, cursor->error));
-    if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > SL_GGUF_MAX_ALIGNMENT) {
+    if (!sl_gguf_alignment_is_valid(alignment)) {
         sl_gguf_cursor_set_subject(cursor, "key \"general.alignment\"");
         return sl_gguf_cursor_fail(cursor, SLUICE_ERROR_FORMAT, cursor->position,
                                    "expected a power of two from 1 to %d before this byte, found %" PRIu32

@@ -96,6 +96,17 @@ static sluice_status take_type(sl_gguf_cursor *cursor, sl_gguf_tensor *tensor)
     return SLUICE_OK;
 }
 
+bool sl_gguf_measure_tensor(const sl_gguf_tensor *tensor, uint64_t *bytes)
+{
+    uint64_t product = sl_type_row_bytes(tensor->type, tensor->dims[0]);
+    bool fits = true;
+    for (uint32_t i = 1; i < SL_GGUF_MAX_DIMS && fits; i++) {
+        fits = sl_checked_multiply(product, tensor->dims[i], &product);
+    }
+    *bytes = product;
+    return fits && product != 0 && product <= INT64_MAX;
+}
+
 static sluice_status measure(sl_gguf_cursor *cursor, sl_gguf_tensor *tensor, uint64_t start)
 {
     const uint64_t *dims = tensor->dims;
@@ -106,18 +117,12 @@ static sluice_status measure(sl_gguf_cursor *cursor, sl_gguf_tensor *tensor, uin
                                    "; the file is damaged, download it again",
                                    traits->block_elements, traits->name, dims[0]);
     }
-    uint64_t bytes = sl_type_row_bytes(tensor->type, dims[0]);
-    bool fits = bytes != 0;
-    for (uint32_t i = 1; i < SL_GGUF_MAX_DIMS && fits; i++) {
-        fits = sl_checked_multiply(bytes, dims[i], &bytes);
-    }
-    if (!fits || bytes > INT64_MAX) {
+    if (!sl_gguf_measure_tensor(tensor, &tensor->bytes)) {
         return sl_gguf_cursor_fail(cursor, SLUICE_ERROR_FORMAT, start,
                                    "expected dimensions of a tensor that fits a file, found %" PRIu64 " x %" PRIu64
                                    " x %" PRIu64 " x %" PRIu64 " of type %s; the file is damaged, download it again",
                                    dims[0], dims[1], dims[2], dims[3], traits->name);
     }
-    tensor->bytes = bytes;
     return SLUICE_OK;
 }
 

@@ -6,8 +6,7 @@
 /* cmocka.h needs the four above. */
 #include <cmocka.h>
 
-#include <math.h>
-
+#include "../support/failing_memory.h"
 #include "../support/gguf_image.h"
 
 enum { PATH_BYTES = 200 };
@@ -588,34 +587,13 @@ static void a_merged_file_with_a_count_of_zero_is_one_file(void **state)
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-typedef struct failing_source {
-    uint64_t n_calls;
-    uint64_t failing_call; /* counted from 0 */
-} failing_source;
-
-static void *allocate_or_fail(void *user, size_t bytes, size_t alignment)
-{
-    failing_source *source = user;
-    if (source->n_calls++ == source->failing_call) {
-        return NULL;
-    }
-    void *pointer = NULL;
-    return posix_memalign(&pointer, alignment, bytes) == 0 ? pointer : NULL;
-}
-
-static void release(void *user, void *pointer)
-{
-    (void)user;
-    free(pointer);
-}
-
 /* Open with the n-th allocation failing, for every n until none is left to fail. */
 static void assert_every_failed_allocation_is_handled(fixture *test, const char *path)
 {
     for (uint64_t n = 0;; n++) {
-        failing_source source = {.failing_call = n};
+        failing_source source;
         sl_memory memory;
-        sl_memory_init(&memory, &(sl_memory_source){allocate_or_fail, release, &source});
+        failing_memory_init(&memory, &source, n);
         sl_gguf *reader = NULL;
         test->error = (sluice_error){0};
         sluice_status status = sl_gguf_open(&reader, path, &memory, NULL, &test->error);
