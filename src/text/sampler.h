@@ -1,4 +1,5 @@
-/* From one row of logits to one token. The order is fixed: repetition penalty, temperature, top-k, top-p, min-p, draw. */
+/* From one row of logits to one token. The order is fixed: repetition penalty, temperature, top-k, top-p, min-p, draw.
+ */
 #ifndef SL_TEXT_SAMPLER_H
 #define SL_TEXT_SAMPLER_H
 

@@ -79,7 +79,8 @@ typedef struct sl_utf8_stream {
     uint32_t n_pending;
 } sl_utf8_stream;
 
-/* Append `bytes` and move every complete character (and every byte that can no longer become one, as it is) to `out`. */
+/* Append `bytes` and move every complete character (and every byte that can no longer become one, as it is) to `out`.
+ */
 SLUICE_NODISCARD bool sl_utf8_stream_push(sl_utf8_stream *stream, const void *bytes, size_t length, sl_text *out);
 /* Move what is left to `out`. */
 SLUICE_NODISCARD bool sl_utf8_stream_flush(sl_utf8_stream *stream, sl_text *out);
