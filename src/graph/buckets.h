@@ -12,9 +12,9 @@ typedef struct sl_bucket {
 
 enum { SL_MAX_BUCKETS = 64 };
 
-/* Powers of two from `minimum` to `maximum`: [1, p + 1), [p + 1, 2p + 1), ... where p is the smallest power of two >= minimum and
- * the last extent is the smallest power of two >= maximum. Example (8, 256): first range [1, 9), then [9, 17), ... Returns
- * the count, 0 when minimum is 0 or above maximum. */
+/* Powers of two from `minimum` to `maximum`: [1, p + 1), [p + 1, 2p + 1), ... where p is the smallest power of two >=
+ * minimum and the last extent is the smallest power of two >= maximum. Example (8, 256): first range [1, 9), then [9,
+ * 17), ... Returns the count, 0 when minimum is 0 or above maximum. */
 uint32_t sl_bucket_ladder(uint64_t minimum, uint64_t maximum, sl_bucket buckets[SL_MAX_BUCKETS]);
 
 /* ARGUMENT for an empty list, an empty range or ranges that overlap. */

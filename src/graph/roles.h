@@ -1,5 +1,5 @@
-/* What model files build with: every buffer role is a type of its own, so a pre-norm buffer in a post-norm place does not
- * compile. Each function appends operations to the graph; errors are kept by the graph (graph/graph.h). */
+/* What model files build with: every buffer role is a type of its own, so a pre-norm buffer in a post-norm place does
+ * not compile. Each function appends operations to the graph; errors are kept by the graph (graph/graph.h). */
 #ifndef SL_GRAPH_ROLES_H
 #define SL_GRAPH_ROLES_H
 
@@ -10,14 +10,14 @@
         sl_value value;                                                                                                \
     } name
 
-SL_ROLE(sl_token_ids);      /* I32 [R] */
-SL_ROLE(sl_positions);      /* I32 [R] */
-SL_ROLE(sl_residual);       /* the residual stream, [R][d] */
+SL_ROLE(sl_token_ids);       /* I32 [R] */
+SL_ROLE(sl_positions);       /* I32 [R] */
+SL_ROLE(sl_residual);        /* the residual stream, [R][d] */
 SL_ROLE(sl_attention_input); /* after attn_norm, [R][d] */
-SL_ROLE(sl_ffn_input);      /* after ffn_norm, [R][d] */
-SL_ROLE(sl_query);          /* [R][n_heads * head_dim], not yet rotated */
-SL_ROLE(sl_key);            /* [R][n_kv_heads * head_dim], not yet rotated */
-SL_ROLE(sl_head_values);    /* [R][n_kv_heads * value_dim] */
+SL_ROLE(sl_ffn_input);       /* after ffn_norm, [R][d] */
+SL_ROLE(sl_query);           /* [R][n_heads * head_dim], not yet rotated */
+SL_ROLE(sl_key);             /* [R][n_kv_heads * head_dim], not yet rotated */
+SL_ROLE(sl_head_values);     /* [R][n_kv_heads * value_dim] */
 SL_ROLE(sl_rotated_query);
 SL_ROLE(sl_rotated_key);
 SL_ROLE(sl_rotary_table);   /* [R][n_rot] */
@@ -32,15 +32,15 @@ SL_ROLE(sl_final_hidden);   /* after output_norm, [R][d] */
 SL_ROLE(sl_logits);         /* [R][n_vocab] */
 
 /* Weights are roles too. */
-SL_ROLE(sl_matrix);         /* [out][in] */
-SL_ROLE(sl_vector);         /* [n] */
+SL_ROLE(sl_matrix); /* [out][in] */
+SL_ROLE(sl_vector); /* [n] */
 
 typedef struct sl_attention_shape {
     uint32_t n_heads, n_kv_heads, key_dim, value_dim;
 } sl_attention_shape;
 
-sl_token_ids sl_build_token_ids(sl_graph *graph);  /* input "tokens" */
-sl_positions sl_build_positions(sl_graph *graph);  /* input "positions" */
+sl_token_ids sl_build_token_ids(sl_graph *graph);                     /* input "tokens" */
+sl_positions sl_build_positions(sl_graph *graph);                     /* input "positions" */
 sl_residual sl_build_residual_input(sl_graph *graph, uint64_t width); /* input "hidden": where a head program starts */
 
 sl_residual sl_build_embed(sl_graph *graph, sl_token_ids tokens, sl_matrix table);
