@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Check sizes, banned calls, white space, unfinished-work words and, where clang-format-14 is installed, the format.
 
-A file should stay under 800 lines and a function under 60 (150 in src/kernels). "About" is part of the rule: a tenth
-above it is printed as a note, because splitting at exactly that line makes worse files than it saves; more is an error.
+A file should stay under 800 lines and a function under 60 (150 in src/kernels). "About" is part of the rule: up to a
+tenth above it for a file and a fifth for a function is a note, because cutting at exactly that line makes worse code than
+it saves; more is an error.
 Prints one line per finding and exits 1 on any error.
 """
 import pathlib
@@ -14,7 +15,8 @@ import sys
 FILE_LINES = 800
 FUNCTION_LINES = 60
 KERNEL_FUNCTION_LINES = 150
-GRACE = 1.1
+FILE_GRACE = 1.1
+FUNCTION_GRACE = 1.2
 
 TEXT_SUFFIXES = {".c", ".h", ".inc", ".cu", ".py", ".sh", ".md", ".build", ".yml", ".txt", ".html", ".js", ".css"}
 TEXT_NAMES = {"Makefile", ".editorconfig", ".clang-format", ".clang-tidy", ".gitignore", "run"}
@@ -79,8 +81,8 @@ class Report:
         self.errors = []
         self.notes = []
 
-    def size(self, where, what, found, limit):
-        if found > limit * GRACE:
+    def size(self, where, what, found, limit, grace):
+        if found > limit * grace:
             self.errors.append(f"{where}: {what} has {found} lines; at most about {limit}")
         elif found > limit:
             self.notes.append(f"{where}: note: {what} has {found} lines; better under {limit}")
@@ -103,12 +105,12 @@ def check_text(name, text, report):
 def check_c(name, text, report):
     code = blank_out(text)
     lines = code.split("\n")
-    report.size(name, "the file", len(lines) - 1, FILE_LINES)
+    report.size(name, "the file", len(lines) - 1, FILE_LINES, FILE_GRACE)
     limit = KERNEL_FUNCTION_LINES if name.startswith("src/kernels/") else FUNCTION_LINES
     for function, line, length in functions(lines):
         if function == "main" and name.startswith("tests/"):
             continue
-        report.size(f"{name}:{line}", f"{function}()", length, limit)
+        report.size(f"{name}:{line}", f"{function}()", length, limit, FUNCTION_GRACE)
     library = name.startswith("src/") and not name.startswith("src/cli/")
     for number, line in enumerate(lines, 1):
         for call in CALL.findall(line):
