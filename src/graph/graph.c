@@ -25,6 +25,29 @@ void sl_graph_fini(sl_graph *graph)
     *graph = (sl_graph){.memory = graph->memory};
 }
 
+sluice_status sl_graph_copy(sl_graph *graph, const sl_graph *source, sluice_error *error)
+{
+    sl_value_info *values = sl_alloc(graph->memory, SL_MEMORY_OTHER, source->values_capacity, sizeof *values);
+    sl_op *ops = sl_alloc(graph->memory, SL_MEMORY_OTHER, source->ops_capacity, sizeof *ops);
+    if (values == NULL || ops == NULL) {
+        sl_free(graph->memory, values);
+        sl_free(graph->memory, ops);
+        return sl_error_no_memory(error, source->n_ops * sizeof *ops, "a copy of a graph");
+    }
+    if (source->n_values > 0) {
+        memcpy(values, source->values, source->n_values * sizeof *values);
+    }
+    if (source->n_ops > 0) {
+        memcpy(ops, source->ops, source->n_ops * sizeof *ops);
+    }
+    sl_memory *memory = graph->memory;
+    *graph = *source;
+    graph->memory = memory;
+    graph->values = values;
+    graph->ops = ops;
+    return SLUICE_OK;
+}
+
 /* `elements` grown so that one more fits, or NULL with the graph's error set. */
 static void *grown(sl_graph *graph, void *elements, uint32_t count, uint32_t *capacity, size_t size, const char *what)
 {

@@ -134,6 +134,9 @@ typedef struct sl_graph {
 void sl_graph_init(sl_graph *graph, sl_memory *memory);
 void sl_graph_fini(sl_graph *graph);
 
+/* Make `graph`, freshly initialised, equal to `source`, with memory of its own. */
+SLUICE_NODISCARD sluice_status sl_graph_copy(sl_graph *graph, const sl_graph *source, sluice_error *error);
+
 /* Values from outside. `name` is copied; one longer than SL_GRAPH_NAME_BYTES - 1 is an error. Names are unique among
  * them. */
 sl_value sl_graph_input(sl_graph *graph, const char *name, sl_type type, sl_shape shape);

@@ -147,11 +147,22 @@ static sluice_status lower_experts(lowering_state *lowering, sl_op *op, uint32_t
     return add_scratch(lowering, op, SL_EXPERTS_PAIR_OUT, "experts.pair_out", SL_TYPE_F32, n_pairs, width);
 }
 
+/* Where the rows of up lie until they meet those of gate, which land in the result. */
+static sluice_status add_swiglu_scratch(lowering_state *lowering, sl_op *op)
+{
+    const sl_shape *shape = &lowering->lowered.values[op->outputs[0].index].shape;
+    op->n_outputs = SL_SWIGLU_UP + 1;
+    return add_scratch(lowering, op, SL_SWIGLU_UP, "swiglu.up", SL_TYPE_F32, shape->dims[0], shape->dims[1]);
+}
+
 static sluice_status lower_op(lowering_state *lowering, uint32_t i_op)
 {
     sl_op op = lowering->graph->ops[i_op];
     if (op.kind == SL_OP_MATMUL || op.kind == SL_OP_MATMUL_SWIGLU) {
         SL_TRY(quantise(lowering, &op.inputs[0], lowering->lowered.values[op.inputs[1].index].type, i_op));
+        if (op.kind == SL_OP_MATMUL_SWIGLU) {
+            SL_TRY(add_swiglu_scratch(lowering, &op));
+        }
     } else if (op.kind == SL_OP_EXPERTS) {
         SL_TRY(lower_experts(lowering, &op, i_op));
     }

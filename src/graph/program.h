@@ -25,6 +25,9 @@ typedef struct sl_place {
     uint64_t row_bytes; /* of `width` elements; rows lie one after another without gaps */
 } sl_place;
 
+/* Scratch place of a MATMUL_SWIGLU step, as its second output: [R][out]. */
+enum { SL_SWIGLU_UP = 1 };
+
 /* Scratch places of an EXPERTS step, as its outputs after the first. Pairs are (token, rank), R * k of them. */
 enum {
     SL_EXPERTS_OUT = 0,  /* [R][d] */
