@@ -3,10 +3,11 @@
  * Owns: their decoders, which define what a block means.
  * Invariants:
  *   1. Rows may start at any address.
- *   2. Every operation is a single rounded F32 operation in this order: scale = d * s; minimum = dmin * m, where there
- * is one; value = scale * q; value - minimum. s, m and q are exact small integers.
+ *   2. Every operation is a single rounded F32 operation in this order: scale = d * s; minimum = dmin * m, if there is
+ *      one; value = scale * q; value - minimum. s, m and q are exact small integers.
  *   3. Codes lie in planes: a byte holds the codes of elements that are 32 apart (64 apart for the low bits of Q6_K),
- * the earliest element in its lowest bits. Threads: pure functions; any thread. */
+ *      the earliest element in its lowest bits.
+ * Threads: pure functions; any thread. */
 #include "quant/blocks.h"
 #include "quant/half.h"
 #include "quant/rows.h"
