@@ -50,13 +50,15 @@ typedef struct nl_lookup {
 
 static void fill_nl_lookup(nl_lookup *lookup)
 {
-    unsigned code = 0;
-    for (int half_step = 0; half_step < NL_HALF_STEPS; half_step++) {
-        int doubled = half_step + 2 * sl_iq4_nl_values[0];
-        if (code < 15 && doubled >= sl_iq4_nl_values[code] + sl_iq4_nl_values[code + 1]) {
-            code++;
+    unsigned half_step = 0;
+    for (unsigned code = 0; code < 16; code++) {
+        /* Up to the midpoint with the next value; the last value ends the table. */
+        int doubled_end =
+            code < 15 ? sl_iq4_nl_values[code] + sl_iq4_nl_values[code + 1] : 2 * sl_iq4_nl_values[15] + 1;
+        unsigned end = (unsigned)(doubled_end - 2 * sl_iq4_nl_values[0]);
+        while (half_step < end && half_step < NL_HALF_STEPS) {
+            lookup->codes[half_step++] = (uint8_t)code;
         }
-        lookup->codes[half_step] = (uint8_t)code;
     }
 }
 

@@ -9,6 +9,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "base/hash.h"
 #include "quant/traits.h"
 #include "../support/quant_vectors.h"
 
@@ -186,6 +187,40 @@ static void no_block_loses_more_than_the_references_encoder(void **state)
     quant_vectors_close(&vectors);
 }
 
+/* The bytes do not depend on the compiler, its options or the machine. A deliberate change of an encoder changes its
+ * hash here, and the measured errors above and in docs/formats.md with it. */
+static void the_golden_row_encodes_to_the_same_bytes_everywhere(void **state)
+{
+    (void)state;
+    static const uint64_t hashes[N_ENCODERS] = {
+        UINT64_C(0x41e698916de511eb), UINT64_C(0x848b0261a3865b3c), UINT64_C(0x46782a379da5b35d),
+        UINT64_C(0x2d3b334bb6b700f4), UINT64_C(0xa38b109b2165f5be), UINT64_C(0xec65667513caf99a),
+        UINT64_C(0x9f8bdec0c57753de), UINT64_C(0x4ce73a931b98d60a), UINT64_C(0xfbb1ec70772322cd),
+        UINT64_C(0xc82735412e4e216b), UINT64_C(0x6c67f822521f3040), UINT64_C(0x73c34b17cfaeb3c3),
+        UINT64_C(0x3e572c86485c47b5)};
+    quant_vectors vectors = quant_vectors_open();
+    quant_record source;
+    assert_true(quant_vectors_next(&vectors, &source));
+    assert_string_equal(source.kind, "source");
+    size_t n_changed = 0;
+    for (size_t i = 0; i < N_ENCODERS; i++) {
+        uint64_t n_bytes = sl_type_row_bytes(encoders[i].type, source.n_elements);
+        void *blocks = malloc(n_bytes);
+        assert_non_null(blocks);
+        sl_type_traits_of((int)encoders[i].type)->encode_row(source.values, blocks, source.n_elements);
+        uint64_t hash = sl_hash64(blocks, n_bytes, 0);
+        if (hash != hashes[i]) {
+            print_error("%s: 0x%016llx where 0x%016llx is expected\n", name_of(encoders[i].type),
+                        (unsigned long long)hash, (unsigned long long)hashes[i]);
+            n_changed++;
+        }
+        free(blocks);
+    }
+    assert_int_equal(n_changed, 0);
+    free(source.values);
+    quant_vectors_close(&vectors);
+}
+
 static void a_row_of_zeros_stays_zero(void **state)
 {
     (void)state;
@@ -351,6 +386,7 @@ int main(void)
         cmocka_unit_test(gaussian_rows_stay_within_the_error_budget),
         cmocka_unit_test(the_error_budget_holds_at_other_magnitudes),
         cmocka_unit_test(no_block_loses_more_than_the_references_encoder),
+        cmocka_unit_test(the_golden_row_encodes_to_the_same_bytes_everywhere),
         cmocka_unit_test(a_row_of_zeros_stays_zero),
         cmocka_unit_test(one_outlier_among_zeros_is_kept),
         cmocka_unit_test(alternating_signs_are_kept),
