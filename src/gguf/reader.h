@@ -41,7 +41,7 @@ typedef struct sl_gguf_value {
 } sl_gguf_value;
 
 typedef struct sl_gguf_tensor {
-    sl_span name;  /* borrowed from the reader */
+    sl_span name; /* borrowed from the reader */
     sl_type type;
     uint32_t n_dims;                 /* 1 to 4 */
     uint64_t dims[SL_GGUF_MAX_DIMS]; /* dims[0] is contiguous; unused ones are 1 */
@@ -57,22 +57,22 @@ typedef struct sl_gguf_file {
 
 /* A parsed model. Everything in it is immutable after open, so any thread may read it. */
 typedef struct sl_gguf {
-    sl_memory *memory;         /* borrowed: outlives the reader */
-    uint32_t version;          /* 2 or 3 */
-    uint64_t alignment;        /* of tensor data: general.alignment, 32 without it */
-    sl_gguf_file *files;       /* owned; [n_files]; more than one for a split set, in order */
+    sl_memory *memory;   /* borrowed: outlives the reader */
+    uint32_t version;    /* 2 or 3 */
+    uint64_t alignment;  /* of tensor data: general.alignment, 32 without it */
+    sl_gguf_file *files; /* owned; [n_files]; more than one for a split set, in order */
     uint32_t n_files;
-    sl_gguf_value *values;     /* owned; [n_values], in file order, of the first file */
+    sl_gguf_value *values; /* owned; [n_values], in file order, of the first file */
     uint64_t n_values;
-    sl_gguf_tensor *tensors;   /* owned; [n_tensors], in file order, file by file */
+    sl_gguf_tensor *tensors; /* owned; [n_tensors], in file order, file by file */
     uint64_t n_tensors;
     struct sl_gguf_index *index; /* owned: names to positions, and the backing bytes */
 } sl_gguf;
 
 /* Open `path`; when it is a part of a split set (split.count > 1), open the whole set from the files named
- * <prefix>-00001-of-000NN.gguf beside it, whichever part was named. Metadata memory is tagged OTHER. The page cache that
- * reading the header caused is dropped. On failure `*out` is NULL and nothing stays open.
- * Errors: NOT_FOUND, IO, FORMAT (what, at which byte, expected, found), UNSUPPORTED, NO_MEMORY. */
+ * <prefix>-00001-of-000NN.gguf beside it, whichever part was named. Metadata memory is tagged OTHER. The page cache
+ * that reading the header caused is dropped. On failure `*out` is NULL and nothing stays open. Errors: NOT_FOUND, IO,
+ * FORMAT (what, at which byte, expected, found), UNSUPPORTED, NO_MEMORY. */
 SLUICE_NODISCARD sluice_status sl_gguf_open(sl_gguf **out, const char *path, sl_memory *memory, const sl_log *log,
                                             sluice_error *error);
 /* Close and free; `*reader` may be NULL and becomes NULL. */
@@ -82,8 +82,8 @@ void sl_gguf_close(sl_gguf **reader);
 const sl_gguf_value *sl_gguf_find_value(const sl_gguf *reader, const char *key);
 const sl_gguf_tensor *sl_gguf_find_tensor(const sl_gguf *reader, const char *name);
 
-/* Read a scalar with conversion between integer widths and signs when the value fits. NOT_FOUND when the key is missing,
- * FORMAT when the type or the range is wrong; the sentence names key, expected and found. */
+/* Read a scalar with conversion between integer widths and signs when the value fits. NOT_FOUND when the key is
+ * missing, FORMAT when the type or the range is wrong; the sentence names key, expected and found. */
 SLUICE_NODISCARD sluice_status sl_gguf_get_u32(const sl_gguf *reader, const char *key, uint32_t *out,
                                                sluice_error *error);
 SLUICE_NODISCARD sluice_status sl_gguf_get_f32(const sl_gguf *reader, const char *key, float *out, sluice_error *error);

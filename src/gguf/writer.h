@@ -23,8 +23,8 @@ SLUICE_NODISCARD sluice_status sl_gguf_writer_add_string(sl_gguf_writer *writer,
 SLUICE_NODISCARD sluice_status sl_gguf_writer_add_tensor(sl_gguf_writer *writer, const sl_gguf_tensor *tensor,
                                                          sluice_error *error);
 
-/* Append bytes of the tensors' data, in the order they were added; padding between tensors is the writer's business. The
- * first call writes the header. More bytes than described is ARGUMENT. */
+/* Append bytes of the tensors' data, in the order they were added; padding between tensors is the writer's business.
+ * The first call writes the header. More bytes than described is ARGUMENT. */
 SLUICE_NODISCARD sluice_status sl_gguf_writer_write(sl_gguf_writer *writer, const void *bytes, uint64_t length,
                                                     sluice_error *error);
 

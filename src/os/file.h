@@ -18,8 +18,8 @@ typedef struct sl_file_identity {
 
 /* thread: immutable after open; reads may come from any thread. */
 typedef struct sl_file {
-    int descriptor;        /* owned; buffered; -1 when closed */
-    int direct_descriptor; /* owned; O_DIRECT; -1 where the filesystem refuses it */
+    int descriptor;            /* owned; buffered; -1 when closed */
+    int direct_descriptor;     /* owned; O_DIRECT; -1 where the filesystem refuses it */
     uint32_t direct_alignment; /* offsets, lengths and addresses of direct reads are multiples of this */
     sl_file_identity identity; /* at open */
 } sl_file;
@@ -42,7 +42,7 @@ SLUICE_NODISCARD sluice_status sl_file_check_unchanged(const sl_file *file, cons
 
 /* A file that is written beside its final name and gets that name only when complete. thread: owner only. */
 typedef struct sl_file_writer {
-    int descriptor; /* owned; -1 when closed */
+    int descriptor;       /* owned; -1 when closed */
     char *final_path;     /* owned (C library) */
     char *temporary_path; /* owned (C library) */
 } sl_file_writer;
