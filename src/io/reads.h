@@ -1,5 +1,5 @@
-/* The read engine: many reads in flight, each finishing on its own. Backends: a pool of threads with pread, and a wrapper
- * that injects faults for tests. All backends deliver identical bytes. */
+/* The read engine: many reads in flight, each finishing on its own. Backends: a pool of threads with pread, and a
+ * wrapper that injects faults for tests. All backends deliver identical bytes. */
 #ifndef SL_IO_READS_H
 #define SL_IO_READS_H
 
@@ -20,35 +20,51 @@ typedef struct sl_read {
     bool direct;         /* use the direct descriptor */
     void *user;          /* untouched */
 
-    /* Result, valid once reported done. */
-    sluice_status status;
-    sluice_error error;   /* filled when status is not OK: path, offset, cause */
+    /* Result, valid once reported done; sl_read_describe puts it into a sentence. */
+    sluice_status status; /* OK, IO, or CHANGED: the file ended before `required` bytes or was modified since open */
+    int system_errno;     /* of the failed system call, or 0 */
     uint64_t bytes_read;  /* what came from the file */
     uint64_t submit_ns, done_ns;
-    struct sl_read *next; /* private to the engine while in flight */
+
+    /* Private to the engine while in flight. */
+    struct sl_read *next;
+    uint64_t whole_length, whole_required; /* of an interrupted read */
+    int fault;
 } sl_read;
+
+/* Fill `error` (may be NULL) for a read that is done: path, offset, expected, found, cause. Returns its status. */
+sluice_status sl_read_describe(const sl_read *read, sluice_error *error);
 
 typedef struct sl_reads sl_reads;
 
-/* The operations of a backend. Any thread may submit; `on_done` is called from a backend thread, once per read, and must
- * not block for long. Reads are started in the order submitted. */
+/* The operations of a backend. Any thread may submit; `on_done` is called from a backend thread, once per read, and
+ * must not block for long. Reads are started in the order submitted. */
 typedef struct sl_reads_backend {
     const char *name; /* "pread" */
     void (*submit)(void *self, sl_read *read);
+    /* Report to another function from now on; only while no read is in flight. */
+    void (*redirect)(void *self, void (*on_done)(void *user, sl_read *read), void *user);
     void (*close)(void *self); /* waits for reads in flight, then frees; on_done is not called afterwards */
 } sl_reads_backend;
 
 struct sl_reads {
-    const sl_reads_backend *backend;
-    void *self; /* owned by the backend */
+    const sl_reads_backend *backend; /* NULL: not open */
+    void *self;                      /* owned by the backend */
     void (*on_done)(void *user, sl_read *read);
     void *user; /* borrowed */
 };
 
-/* Start `n_threads` reading threads (1 to 64). `*reads` is filled; on failure nothing stays. */
+enum { SL_READS_MAX_THREADS = 64 };
+
+/* Start `n_threads` reading threads (1 to 64) that take reads from one queue. A direct read that the system refuses as
+ * such (EINVAL) is done buffered; what buffered reads leave in the page cache is dropped at once. EINTR and partial
+ * reads are continued; other failures are not tried again. `*reads` is filled; on failure nothing stays. */
 SLUICE_NODISCARD sluice_status sl_reads_open_pread(sl_reads *reads, uint32_t n_threads, sl_memory *memory,
                                                    void (*on_done)(void *user, sl_read *read), void *user,
                                                    sluice_error *error);
+
+/* What the account of `memory` is charged by the call above (tag io); thread stacks are not in it. */
+uint64_t sl_reads_pread_cost(uint32_t n_threads);
 
 /* What the n-th read (counted from 1) does instead of succeeding. */
 typedef enum sl_read_fault {
@@ -65,15 +81,18 @@ typedef struct sl_read_fault_plan {
     uint64_t n_seen;  /* out: reads so far (atomic access) */
 } sl_read_fault_plan;
 
-/* Put the fault-injecting backend round an open engine, which it then owns. `plan` is borrowed until close. */
+/* Put the fault-injecting backend round an open engine, which it then owns; no read may be in flight. `plan` is
+ * borrowed until close and changed only while no read is in flight. On failure the engine stays as it was. */
 SLUICE_NODISCARD sluice_status sl_reads_wrap_faults(sl_reads *reads, sl_read_fault_plan *plan, sl_memory *memory,
                                                     sluice_error *error);
+uint64_t sl_reads_faults_cost(void);
 
 static inline void sl_reads_submit(sl_reads *reads, sl_read *read)
 {
     reads->backend->submit(reads->self, read);
 }
 
+/* Also safe on one that is zeroed or was closed. */
 void sl_reads_close(sl_reads *reads);
 
 #endif

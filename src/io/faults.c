@@ -1,0 +1,139 @@
+/* Owns the read engine it is wrapped round; passes reads on to it and spoils the results that the plan names.
+ *
+ * Invariants
+ *  (1) Reads are numbered in the order they are submitted, from 1; the plan names numbers, so a run can be repeated.
+ *  (2) A fault is reported from a thread of the inner engine, as a true one would be.
+ *  (3) A spoiled read's destination is overwritten: bytes of a failed read that are used show up as wrong.
+ *  (4) An interrupted read goes to the inner engine in two parts: the front, and from a thread of the engine the rest.
+ *      When it is reported its owner sees its own fields again.
+ * States of a read's `fault`: a planned fault; REST_IN_FLIGHT once the front of an interrupted one has arrived.
+ * Threads: as the inner engine; the wrapper changes nothing of its own after open but the plan's n_seen, atomically. */
+#include "io/reads.h"
+
+#include <errno.h>
+#include <string.h>
+
+typedef struct fault_wrapper {
+    sl_memory *memory;        /* borrowed */
+    sl_read_fault_plan *plan; /* borrowed */
+    sl_reads inner;           /* owned */
+    void (*on_done)(void *user, sl_read *read);
+    void *user; /* borrowed */
+} fault_wrapper;
+
+enum { SPOILED_BYTE = 0xA5, REST_IN_FLIGHT = SL_READ_FAULT_INTERRUPTED + 1 };
+
+static sl_read_fault fault_of_next_read(sl_read_fault_plan *plan)
+{
+    uint64_t number = __atomic_add_fetch(&plan->n_seen, 1, __ATOMIC_RELAXED);
+    uint64_t n_hit = plan->n_after == 0 ? 1 : plan->n_after;
+    bool hit = plan->at_read != 0 && number >= plan->at_read && number - plan->at_read < n_hit;
+    return hit ? plan->fault : SL_READ_FAULT_NONE;
+}
+
+/* Where to interrupt: about half, at a place where a direct read can go on. 0 when the read is too small. */
+static uint64_t front_bytes_of(const sl_read *read)
+{
+    uint64_t half = read->required / 2;
+    return read->direct ? half - half % read->file->direct_alignment : half;
+}
+
+static void faults_submit(void *self, sl_read *read)
+{
+    fault_wrapper *wrapper = self;
+    read->fault = (int)fault_of_next_read(wrapper->plan);
+    if (read->fault == SL_READ_FAULT_INTERRUPTED) {
+        uint64_t front_bytes = front_bytes_of(read);
+        if (front_bytes == 0) {
+            read->fault = SL_READ_FAULT_NONE;
+        } else {
+            read->whole_length = read->length;
+            read->whole_required = read->required;
+            read->length = front_bytes;
+            read->required = front_bytes;
+        }
+    }
+    wrapper->inner.backend->submit(wrapper->inner.self, read);
+}
+
+static void spoil(sl_read *read, sluice_status status, int system_errno, uint64_t bytes_read)
+{
+    read->status = status;
+    read->system_errno = system_errno;
+    read->bytes_read = bytes_read;
+    memset((char *)read->destination + bytes_read, SPOILED_BYTE, read->length - bytes_read);
+}
+
+/* Step an interrupted read. true when the whole of it is done. */
+static bool resume(fault_wrapper *wrapper, sl_read *read)
+{
+    if (read->fault == SL_READ_FAULT_INTERRUPTED) {
+        uint64_t front_bytes = read->length;
+        if (read->status == SLUICE_OK) {
+            read->offset += front_bytes;
+            read->destination = (char *)read->destination + front_bytes;
+            read->length = read->whole_length - front_bytes;
+            read->required = read->whole_required - front_bytes;
+            read->fault = REST_IN_FLIGHT;
+            wrapper->inner.backend->submit(wrapper->inner.self, read);
+            return false;
+        }
+    } else {
+        uint64_t front_bytes = read->whole_length - read->length;
+        read->offset -= front_bytes;
+        read->destination = (char *)read->destination - front_bytes;
+        read->bytes_read += front_bytes;
+    }
+    read->length = read->whole_length;
+    read->required = read->whole_required;
+    return true;
+}
+
+static void inner_done(void *user, sl_read *read)
+{
+    fault_wrapper *wrapper = user;
+    if (read->fault == SL_READ_FAULT_EIO) {
+        spoil(read, SLUICE_ERROR_IO, EIO, 0);
+    } else if (read->fault == SL_READ_FAULT_SHORT) {
+        spoil(read, SLUICE_ERROR_CHANGED, 0, read->required / 2);
+    } else if (read->fault != SL_READ_FAULT_NONE && !resume(wrapper, read)) {
+        return;
+    }
+    wrapper->on_done(wrapper->user, read);
+}
+
+static void faults_redirect(void *self, void (*on_done)(void *user, sl_read *read), void *user)
+{
+    fault_wrapper *wrapper = self;
+    wrapper->on_done = on_done;
+    wrapper->user = user;
+}
+
+static void faults_close(void *self)
+{
+    fault_wrapper *wrapper = self;
+    sl_reads_close(&wrapper->inner);
+    sl_free(wrapper->memory, wrapper);
+}
+
+static const sl_reads_backend faults_backend = {
+    .name = "faults", .submit = faults_submit, .redirect = faults_redirect, .close = faults_close};
+
+uint64_t sl_reads_faults_cost(void)
+{
+    return sl_memory_cost(sizeof(fault_wrapper), 16);
+}
+
+sluice_status sl_reads_wrap_faults(sl_reads *reads, sl_read_fault_plan *plan, sl_memory *memory, sluice_error *error)
+{
+    fault_wrapper *wrapper = sl_alloc(memory, SL_MEMORY_IO, 1, sizeof *wrapper);
+    if (wrapper == NULL) {
+        return sl_error_no_memory(error, sizeof *wrapper, "the fault plan of the read engine");
+    }
+    *wrapper = (fault_wrapper){
+        .memory = memory, .plan = plan, .inner = *reads, .on_done = reads->on_done, .user = reads->user};
+    reads->backend->redirect(reads->self, inner_done, wrapper);
+    *reads =
+        (sl_reads){.backend = &faults_backend, .self = wrapper, .on_done = wrapper->on_done, .user = wrapper->user};
+    return SLUICE_OK;
+}
