@@ -22,24 +22,25 @@ typedef struct sl_store_file {
 } sl_store_file;
 
 typedef struct sl_store_config {
-    uint32_t n_layers;           /* layers that have experts, counted without the others */
-    uint32_t n_experts;          /* per layer */
-    uint32_t n_ranges;           /* matrices per expert */
+    uint32_t n_layers;             /* layers that have experts, counted without the others */
+    uint32_t n_experts;            /* per layer */
+    uint32_t n_ranges;             /* matrices per expert */
     const sl_expert_range *ranges; /* borrowed during open: [n_layers][n_experts][n_ranges] */
-    const sl_store_file *files;  /* borrowed during open (its elements for the store's life): [n_files] */
+    const sl_store_file *files;    /* borrowed during open (its elements for the store's life): [n_files] */
     uint32_t n_files;
-    uint64_t n_slots;            /* at least 1; more than n_layers * n_experts is lowered to that */
+    uint64_t n_slots; /* at least 1; more than n_layers * n_experts is lowered to that */
     uint32_t n_read_threads;
-    sl_read_fault_plan *faults;  /* NULL: none; borrowed for the store's life */
-    sl_memory *memory;           /* borrowed for the store's life */
-    const sl_log *log;           /* borrowed for the store's life; may be NULL */
+    sl_read_fault_plan *faults; /* NULL: none; borrowed for the store's life */
+    sl_memory *memory;          /* borrowed for the store's life */
+    const sl_log *log;          /* borrowed for the store's life; may be NULL */
 } sl_store_config;
 
 /* thread: every function may be called from any thread; a request belongs to one thread at a time. */
 typedef struct sl_store sl_store;
 
-/* Exact sizes before anything is allocated. Every slot is as large as the largest expert, each range padded to what direct
- * reads need. `slots_bytes` is the arena, `fixed_bytes` everything else the store allocates. Uses n_slots as given. */
+/* Exact sizes before anything is allocated. Every slot is as large as the largest expert, each range padded to what
+ * direct reads need. `slots_bytes` is the arena (tag experts), `fixed_bytes` everything else the store allocates (tags
+ * io and other), both as the account is charged. Thread stacks are not in it. Uses n_slots as given. */
 typedef struct sl_store_plan {
     uint64_t slot_bytes;
     uint64_t slots_bytes;
@@ -54,8 +55,8 @@ void sl_store_close(sl_store **store);
 
 /* An expert that is pinned for a request. */
 typedef struct sl_expert_view {
-    uint32_t index;                            /* position in the request's list */
-    uint32_t expert;                           /* number within the layer */
+    uint32_t index;  /* position in the request's list */
+    uint32_t expert; /* number within the layer */
     uint32_t slot;
     const void *matrices[SL_EXPERT_MAX_RANGES]; /* pinned until released; any alignment */
 } sl_expert_view;
@@ -67,23 +68,27 @@ typedef struct sl_store_request {
     const uint32_t *experts; /* borrowed until sl_store_end: [n_experts], distinct */
     uint32_t n_delivered;
     uint32_t n_released;
+    uint32_t n_without_slot; /* neither resident nor being read */
+    uint32_t first_without_slot;
+    uint64_t time;      /* in the store's count of experts asked for, of the first in the list */
     uint64_t *progress; /* borrowed until sl_store_end: [n_experts] words of scratch from the caller */
     struct sl_store_request *next;
-    sluice_status status;
+    sluice_status status; /* of the first failed read it waited for */
     sluice_error error;
 } sl_store_request;
 
 /* Ask for experts of a layer: hits are pinned, misses queued as far as slots are free (the rest follows as slots are
- * released). Counts hits and misses. Never blocks on the disk, allocates nothing. ARGUMENT for a layer or expert out of
- * range. */
+ * released). A miss is an expert that is not READY now, also when another request is having it read. Counts hits and
+ * misses. Never blocks on the disk, allocates nothing. ARGUMENT for a layer or expert out of range: the request is then
+ * not open. */
 SLUICE_NODISCARD sluice_status sl_store_begin(sl_store *store, sl_store_request *request, uint32_t layer,
                                               const uint32_t *experts, uint32_t n_experts, uint64_t *progress,
                                               sluice_error *error);
 
-/* Wait until at least one expert that was not delivered yet is ready, then deliver up to `capacity` of them, hits before
- * misses in the order of the list, misses in the order they arrive. `*n_ready` is 0 once all were delivered. When some are
- * delivered and not released while none of the rest can get a slot, that is ARGUMENT: release before waiting again. A
- * failed read is that read's error; the request must then be ended. */
+/* Wait until at least one expert that was not delivered yet is ready, then deliver up to `capacity` of them, hits
+ * before misses in the order of the list, misses in the order they arrive. `*n_ready` is 0 once all were delivered.
+ * When some are delivered and not released while none of the rest can get a slot, that is ARGUMENT: release before
+ * waiting again. A failed read is that read's error; the request must then be ended. */
 SLUICE_NODISCARD sluice_status sl_store_wait(sl_store *store, sl_store_request *request, sl_expert_view *ready,
                                              uint32_t capacity, uint32_t *n_ready, sluice_error *error);
 
@@ -99,11 +104,11 @@ typedef struct sl_store_counters {
     uint64_t hits;
     uint64_t misses;
     uint64_t evictions;
-    uint64_t bytes_read;      /* from the files, padding of direct reads included */
-    uint64_t expert_bytes;    /* of the misses alone */
+    uint64_t bytes_read;   /* from the files, padding of direct reads and what failed reads delivered included */
+    uint64_t expert_bytes; /* of the experts that were read whole, their ranges alone */
     uint64_t failed_reads;
-    uint64_t wait_ns;         /* time requests waited with nothing ready */
-    uint64_t busy_ns;         /* time with at least one read in flight */
+    uint64_t wait_ns; /* time requests waited with nothing ready */
+    uint64_t busy_ns; /* time with at least one read in flight */
 } sl_store_counters;
 
 void sl_store_counters_get(sl_store *store, sl_store_counters *total);
@@ -115,7 +120,7 @@ void sl_store_counters_reset(sl_store *store);
 void sl_store_residency(sl_store *store, uint32_t layer, uint64_t *mask, uint32_t n_words);
 
 uint64_t sl_store_n_slots(const sl_store *store);
-/* "pread, direct" or "pread, buffered". */
+/* "pread, direct", "pread, buffered", or "pread, partly direct" where only some files allow direct reads. */
 const char *sl_store_backend(const sl_store *store);
 
 #endif

@@ -1,0 +1,333 @@
+/* Owns nothing: what callers ask of the store; store.c has the states and the invariants.
+ *
+ * Life of an entry of a request, its progress word:
+ *
+ *   begin ---> HIT ------------------------+-> DELIVERED ---> RELEASED
+ *     |  \                                 |     [wait]       [release]
+ *     |   `--> MISS (slot on its way) -----+
+ *     v           ^   `-> FAILED [sl_requests_fail_slot]
+ *   WITHOUT_SLOT -'
+ *     [give_slots, or join when another request's slot starts reading the same expert]
+ *
+ * Threads: the public functions take the lock; the others are called with it. */
+#include "experts/store_internal.h"
+
+#include <inttypes.h>
+
+#include "os/clock.h"
+
+static void unpin(sl_store *store, uint32_t slot)
+{
+    store->slots[slot].n_pins--;
+}
+
+/* An entry without a slot gets one that its expert has already. */
+static void join(sl_store *store, sl_store_request *request, uint32_t i_entry, uint32_t slot, sl_entry_state state)
+{
+    request->progress[i_entry] = sl_entry_word(state, slot);
+    store->slots[slot].n_pins++;
+    store->policy->type->hit(store->policy, slot, request->time + i_entry);
+}
+
+/* Let every open request that still needs the expert of a slot share it. */
+static void join_waiting(sl_store *store, uint32_t index)
+{
+    const sl_slot *slot = &store->slots[index];
+    for (sl_store_request *request = store->requests; request != NULL; request = request->next) {
+        if (request->layer != slot->layer || request->n_without_slot == 0 || request->status != SLUICE_OK) {
+            continue;
+        }
+        for (uint32_t i_entry = request->first_without_slot; i_entry < request->n_experts; i_entry++) {
+            if (sl_entry_state_of(request->progress[i_entry]) == SL_ENTRY_WITHOUT_SLOT &&
+                request->experts[i_entry] == slot->expert) {
+                join(store, request, i_entry, index, SL_ENTRY_MISS);
+                request->n_without_slot--;
+            }
+        }
+    }
+}
+
+/* Slots for one request, in the order of its list, as far as there are any. */
+static void give_slots_to(sl_store *store, sl_store_request *request)
+{
+    while (request->n_without_slot > 0 && request->status == SLUICE_OK) {
+        uint32_t i_entry = request->first_without_slot;
+        if (sl_entry_state_of(request->progress[i_entry]) != SL_ENTRY_WITHOUT_SLOT) {
+            request->first_without_slot++;
+            continue;
+        }
+        uint32_t slot = sl_slot_take(store, request, request->experts[i_entry], request->time + i_entry);
+        if (slot == SL_NO_SLOT) {
+            return;
+        }
+        request->progress[i_entry] = sl_entry_word(SL_ENTRY_MISS, slot);
+        request->n_without_slot--;
+        store->slots[slot].n_pins++;
+        join_waiting(store, slot);
+        sl_slot_start_reading(store, slot);
+    }
+}
+
+void sl_requests_give_slots(sl_store *store)
+{
+    for (sl_store_request *request = store->requests; request != NULL; request = request->next) {
+        give_slots_to(store, request);
+    }
+}
+
+void sl_requests_fail_slot(sl_store *store, uint32_t slot, const sluice_error *error)
+{
+    for (sl_store_request *request = store->requests; request != NULL; request = request->next) {
+        for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
+            uint64_t word = request->progress[i_entry];
+            if (!sl_entry_holds(word) || sl_entry_slot_of(word) != slot) {
+                continue;
+            }
+            unpin(store, slot);
+            request->progress[i_entry] = sl_entry_word(SL_ENTRY_FAILED, SL_NO_SLOT);
+            if (request->status == SLUICE_OK) {
+                request->status = error->status;
+                request->error = *error;
+            }
+        }
+    }
+}
+
+static sluice_status check_request(const sl_store *store, uint32_t layer, const uint32_t *experts, uint32_t n_experts,
+                                   sluice_error *error)
+{
+    if (layer >= store->n_layers) {
+        return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                            "MoE layer %" PRIu32 " was asked for, but there are %" PRIu32 " of them", layer,
+                            store->n_layers);
+    }
+    for (uint32_t i_entry = 0; i_entry < n_experts; i_entry++) {
+        if (experts[i_entry] >= store->n_experts) {
+            return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                                "expert %" PRIu32 " of MoE layer %" PRIu32 " was asked for, but there are %" PRIu32
+                                " of them",
+                                experts[i_entry], layer, store->n_experts);
+        }
+    }
+    return SLUICE_OK;
+}
+
+/* Pin what is READY or on its way, and count. All hits are pinned before the first miss takes a slot. */
+static void pin_present(sl_store *store, sl_store_request *request)
+{
+    const sl_policy_type *policy_type = store->policy->type;
+    for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
+        policy_type->routed(store->policy, request->layer, request->experts[i_entry], request->time + i_entry);
+    }
+    uint32_t n_hits = 0;
+    for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
+        uint32_t slot = *sl_slot_place(store, request->layer, request->experts[i_entry]);
+        if (slot == SL_NO_SLOT) {
+            request->progress[i_entry] = sl_entry_word(SL_ENTRY_WITHOUT_SLOT, SL_NO_SLOT);
+            request->n_without_slot++;
+        } else if (store->slots[slot].state == SL_SLOT_READY) {
+            join(store, request, i_entry, slot, SL_ENTRY_HIT);
+            n_hits++;
+        } else {
+            join(store, request, i_entry, slot, SL_ENTRY_MISS);
+        }
+    }
+    sl_store_counters *counters = &store->meters[request->layer].counters;
+    counters->requests += request->n_experts;
+    counters->hits += n_hits;
+    counters->misses += request->n_experts - n_hits;
+}
+
+sluice_status sl_store_begin(sl_store *store, sl_store_request *request, uint32_t layer, const uint32_t *experts,
+                             uint32_t n_experts, uint64_t *progress, sluice_error *error)
+{
+    request->n_experts = 0;
+    request->status = SLUICE_OK;
+    SL_TRY(check_request(store, layer, experts, n_experts, error));
+    request->layer = layer;
+    request->n_experts = n_experts;
+    request->experts = experts;
+    request->n_delivered = 0;
+    request->n_released = 0;
+    request->n_without_slot = 0;
+    request->first_without_slot = 0;
+    request->progress = progress;
+    request->next = NULL;
+
+    pthread_mutex_lock(&store->lock);
+    request->time = store->time;
+    store->time += n_experts;
+    pin_present(store, request);
+    sl_store_request **link = &store->requests;
+    while (*link != NULL) {
+        link = &(*link)->next;
+    }
+    *link = request;
+    give_slots_to(store, request);
+    pthread_mutex_unlock(&store->lock);
+    return SLUICE_OK;
+}
+
+/* Whether the entry can be delivered now, and its rank: hits by place in the list, then misses by arrival. */
+static bool is_deliverable(const sl_store *store, const sl_store_request *request, uint32_t i_entry, uint64_t *rank)
+{
+    uint64_t word = request->progress[i_entry];
+    sl_entry_state state = sl_entry_state_of(word);
+    if (state == SL_ENTRY_HIT) {
+        *rank = i_entry;
+        return true;
+    }
+    if (state != SL_ENTRY_MISS) {
+        return false;
+    }
+    const sl_slot *slot = &store->slots[sl_entry_slot_of(word)];
+    *rank = ((uint64_t)1 << 32) + slot->arrival;
+    return slot->state == SL_SLOT_READY;
+}
+
+/* Put the entry of rank `rank` in its place among the best `capacity` so far. */
+static void insert_ranked(const sl_store *store, const sl_store_request *request, sl_expert_view *ready,
+                          uint32_t capacity, uint32_t *n_ready, uint32_t i_entry, uint64_t rank)
+{
+    uint32_t place = *n_ready;
+    while (place > 0) {
+        uint64_t other_rank = 0;
+        (void)is_deliverable(store, request, ready[place - 1].index, &other_rank);
+        if (other_rank <= rank) {
+            break;
+        }
+        place--;
+    }
+    if (place == capacity) {
+        return;
+    }
+    if (*n_ready < capacity) {
+        (*n_ready)++;
+    }
+    for (uint32_t i_view = *n_ready - 1; i_view > place; i_view--) {
+        ready[i_view].index = ready[i_view - 1].index;
+    }
+    ready[place].index = i_entry;
+}
+
+static void fill_view(const sl_store *store, const sl_store_request *request, sl_expert_view *view)
+{
+    uint32_t index = sl_entry_slot_of(request->progress[view->index]);
+    const sl_slot *slot = &store->slots[index];
+    const unsigned char *start = store->arena + (size_t)index * store->geometry.slot_bytes;
+    view->expert = slot->expert;
+    view->slot = index;
+    for (uint32_t i_range = 0; i_range < SL_EXPERT_MAX_RANGES; i_range++) {
+        bool present = i_range < store->n_ranges && slot->matrix_offsets[i_range] != SL_NO_MATRIX;
+        view->matrices[i_range] = present ? start + slot->matrix_offsets[i_range] : NULL;
+    }
+}
+
+static uint32_t deliver(sl_store *store, sl_store_request *request, sl_expert_view *ready, uint32_t capacity)
+{
+    uint32_t n_ready = 0;
+    for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
+        uint64_t rank = 0;
+        if (is_deliverable(store, request, i_entry, &rank)) {
+            insert_ranked(store, request, ready, capacity, &n_ready, i_entry, rank);
+        }
+    }
+    for (uint32_t i_view = 0; i_view < n_ready; i_view++) {
+        sl_expert_view *view = &ready[i_view];
+        fill_view(store, request, view);
+        request->progress[view->index] = sl_entry_word(SL_ENTRY_DELIVERED, view->slot);
+    }
+    request->n_delivered += n_ready;
+    return n_ready;
+}
+
+/* Whether a wait with nothing deliverable would depend on the caller itself: everything the request has is delivered
+ * and not released, and the rest has no slot. */
+static bool waits_for_itself(const sl_store_request *request)
+{
+    return request->n_delivered > request->n_released &&
+           request->n_experts - request->n_delivered == request->n_without_slot;
+}
+
+static sluice_status wait_locked(sl_store *store, sl_store_request *request, sl_expert_view *ready, uint32_t capacity,
+                                 uint32_t *n_ready, sluice_error *error)
+{
+    uint64_t wait_start_ns = 0;
+    sluice_status status = SLUICE_OK;
+    for (;;) {
+        if (request->status != SLUICE_OK) {
+            if (error != NULL) {
+                *error = request->error;
+            }
+            status = request->status;
+            break;
+        }
+        *n_ready = deliver(store, request, ready, capacity);
+        if (*n_ready > 0 || request->n_delivered == request->n_experts) {
+            break;
+        }
+        if (waits_for_itself(request)) {
+            status = sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                                  "MoE layer %" PRIu32 ": %" PRIu32 " experts still need a slot and %" PRIu32
+                                  " delivered ones are not released; release before waiting again",
+                                  request->layer, request->n_without_slot, request->n_delivered - request->n_released);
+            break;
+        }
+        if (wait_start_ns == 0) {
+            wait_start_ns = sl_clock_ns();
+        }
+        pthread_cond_wait(&store->slot_ready, &store->lock);
+    }
+    if (wait_start_ns != 0) {
+        store->meters[request->layer].counters.wait_ns += sl_clock_ns() - wait_start_ns;
+    }
+    return status;
+}
+
+sluice_status sl_store_wait(sl_store *store, sl_store_request *request, sl_expert_view *ready, uint32_t capacity,
+                            uint32_t *n_ready, sluice_error *error)
+{
+    *n_ready = 0;
+    if (capacity == 0) {
+        return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "room for at least 1 expert is needed to wait, found 0");
+    }
+    pthread_mutex_lock(&store->lock);
+    sluice_status status = wait_locked(store, request, ready, capacity, n_ready, error);
+    pthread_mutex_unlock(&store->lock);
+    return status;
+}
+
+void sl_store_release(sl_store *store, sl_store_request *request, const sl_expert_view *view)
+{
+    pthread_mutex_lock(&store->lock);
+    if (view->index < request->n_experts &&
+        request->progress[view->index] == sl_entry_word(SL_ENTRY_DELIVERED, view->slot)) {
+        request->progress[view->index] = sl_entry_word(SL_ENTRY_RELEASED, SL_NO_SLOT);
+        request->n_released++;
+        unpin(store, view->slot);
+        sl_requests_give_slots(store);
+    }
+    pthread_mutex_unlock(&store->lock);
+}
+
+void sl_store_end(sl_store *store, sl_store_request *request)
+{
+    pthread_mutex_lock(&store->lock);
+    sl_store_request **link = &store->requests;
+    while (*link != NULL && *link != request) {
+        link = &(*link)->next;
+    }
+    if (*link == request) {
+        *link = request->next;
+        for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
+            if (sl_entry_holds(request->progress[i_entry])) {
+                unpin(store, sl_entry_slot_of(request->progress[i_entry]));
+            }
+        }
+        sl_requests_give_slots(store);
+    }
+    request->n_experts = 0;
+    request->n_without_slot = 0;
+    request->next = NULL;
+    pthread_mutex_unlock(&store->lock);
+}

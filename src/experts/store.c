@@ -1,0 +1,245 @@
+/* Owns the expert arena: which expert's bytes each slot holds, who uses them, and the reads that bring them in.
+ *
+ * Invariants
+ *  (1) A slot whose n_pins is not 0, or that is READING, keeps its expert and its place; its bytes are not written
+ *      except by the reads of that expert, before it becomes READY.
+ *  (2) slot_of_expert[e] names the one slot of expert e, or none; every slot in QUEUED, READING or READY is named by
+ *      exactly one expert, every ABSENT slot is on the free list and named by none.
+ *  (3) n_pins of a slot is the number of entries of open requests in HIT, MISS or DELIVERED that name it.
+ *  (4) A slot is READY only after every piece of its expert arrived whole from files that had not changed.
+ *  (5) An expert is read once for all requests that want it: while an expert has a slot, no entry of a request that
+ *      has not failed waits for that expert without one.
+ *  (6) A victim is READY and unpinned. Hits are pinned before the first miss of the request takes a slot, so no expert
+ *      that is READY and that the request wants gives way to another one it wants, until the request released it.
+ *  (7) What gives way follows from the order of the requests, not from the disk: the policy counts time in experts
+ *      asked for, and a request larger than the store waits for the oldest of its own slots. It can depend on timing
+ *      only where requests of several threads overlap, where one is ended before its reads arrived, and after a failed
+ *      read.
+ *  (8) A request blocks only while it has reads in flight, or while it holds nothing and others hold the slots; where
+ *      it would wait for its own releases, wait returns an error instead. What it has pinned and not delivered is
+ *      never out of its caller's reach: the next wait delivers it. So requests that release what they hold before they
+ *      wait again cannot block each other for ever.
+ *  (9) Nothing is allocated after open: the reads lie beside their slots, a request's state in its caller's memory.
+ * (10) A slot begins at a multiple of geometry.piece_alignment in the arena, and so does every piece in its slot.
+ *
+ * States of a slot
+ *
+ *           [sl_slot_take]        [sl_slot_start_reading]          [finish_reading]
+ *    ABSENT ---------------> QUEUED -----------------------> READING ---------------> READY
+ *      ^ ^                      |                               |                      ^ |
+ *      | |                      `-------------------------------|----------------------' |
+ *      | |                 [sl_slot_start_reading: an expert of no bytes]                |
+ *      | `------------------------------------------------------'                        |
+ *      |                        [finish_reading, fail]                                   |
+ *      `---------------------------------------------------------------------------------'
+ *                                 [sl_slot_take: the victim]
+ *
+ *    QUEUED   the slot has its expert; its reads are not with the engine yet. Never seen while the lock is free.
+ *    READING  the engine has its sl_reads; n_unfinished of them are not done.
+ *    READY    the bytes are there; evictable when n_pins is 0.
+ *
+ *    n_pins rises in [give_slots_to, join] and falls in [sl_store_release, sl_store_end, sl_requests_fail_slot].
+ *
+ * Files: store.c opens and closes; geometry.c places bytes; slots.c moves slots; requests.c serves callers; counters.c
+ * counts; policy.h is what an eviction policy has to do, lru.c does it.
+ *
+ * Threads: callers' threads and the engine's threads (sl_slot_read_done). Everything below "guarded" in sl_store
+ * belongs to the holder of the lock, and so do the fields of open requests and their progress words. A READING slot's
+ * bytes and sl_reads belong to the engine, a READY slot's bytes to whoever pins it, for reading. The store's lock is
+ * taken before the engine's, never after; log functions are called under it and must not call the store. */
+#include "experts/store.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/checked.h"
+#include "experts/store_internal.h"
+
+/* The allocations of open, one row each, so that the estimate cannot forget one. */
+typedef struct store_allocations {
+    uint64_t ranges, files, slots, slot_reads, slot_of_expert, meters; /* bytes */
+} store_allocations;
+
+/* The counts were checked: 2^28 experts and 2^32 slots at most, so no product overflows. */
+static store_allocations allocations_of(const sl_store_config *config, const sl_store_geometry *geometry)
+{
+    return (store_allocations){
+        .ranges = geometry->n_total * config->n_ranges * sizeof(sl_expert_range),
+        .files = config->n_files * sizeof(sl_store_file),
+        .slots = geometry->n_slots * sizeof(sl_slot),
+        .slot_reads = (uint64_t)geometry->n_slots * config->n_ranges * sizeof(sl_read),
+        .slot_of_expert = geometry->n_total * sizeof(uint32_t),
+        .meters = ((uint64_t)config->n_layers + 1) * sizeof(sl_store_meter),
+    };
+}
+
+static uint64_t cost_of(uint64_t bytes)
+{
+    return sl_memory_cost(bytes, 16);
+}
+
+sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *plan, sluice_error *error)
+{
+    sl_store_geometry geometry;
+    SL_TRY(sl_store_geometry_of(config, config->n_slots, &geometry, error));
+    store_allocations bytes = allocations_of(config, &geometry);
+    plan->slot_bytes = geometry.slot_bytes;
+    plan->slots_bytes = sl_memory_cost(geometry.arena_bytes, geometry.arena_alignment);
+    plan->fixed_bytes = cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) +
+                        cost_of(bytes.slots) + cost_of(bytes.slot_reads) + cost_of(bytes.slot_of_expert) +
+                        cost_of(bytes.meters) + sl_policy_lru_cost(geometry.n_slots) +
+                        sl_reads_pread_cost(config->n_read_threads) +
+                        (config->faults == NULL ? 0 : sl_reads_faults_cost());
+    return SLUICE_OK;
+}
+
+/* Huge pages make the arena cheaper to pin for direct reads and to walk; only whole ones inside it, so that the arena
+ * never occupies more than was charged. A kernel without them says no, and that is fine. */
+static void advise_huge_pages(const sl_store_geometry *geometry, unsigned char *arena)
+{
+    uint64_t huge_page_bytes = 2 * 1024 * 1024;
+    if (geometry->arena_alignment >= huge_page_bytes) {
+        (void)madvise(arena, geometry->arena_bytes & ~(huge_page_bytes - 1), MADV_HUGEPAGE);
+    }
+}
+
+static sluice_status allocate(sl_store *store, sl_memory_tag tag, uint64_t bytes, const char *what, void *out,
+                              sluice_error *error)
+{
+    void *block = sl_alloc(store->memory, tag, 1, bytes);
+    if (block == NULL) {
+        return sl_error_no_memory(error, bytes, what);
+    }
+    memcpy(out, &block, sizeof block);
+    return SLUICE_OK;
+}
+
+static sluice_status allocate_tables(sl_store *store, const sl_store_config *config, sluice_error *error)
+{
+    store_allocations bytes = allocations_of(config, &store->geometry);
+    SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.ranges, "the places of the experts", &store->ranges, error));
+    SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.files, "the list of model files", &store->files, error));
+    SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.slots, "the states of the expert slots", &store->slots, error));
+    SL_TRY(allocate(store, SL_MEMORY_IO, bytes.slot_reads, "the reads of the expert slots", &store->slot_reads, error));
+    SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.slot_of_expert, "the table of resident experts",
+                    &store->slot_of_expert, error));
+    SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.meters, "the counters of the expert store", &store->meters, error));
+    SL_TRY(sl_policy_open_lru(&store->policy, store->geometry.n_slots, store->memory, error));
+    store->arena = sl_alloc_aligned(store->memory, SL_MEMORY_EXPERTS, store->geometry.arena_bytes,
+                                    store->geometry.arena_alignment);
+    if (store->arena == NULL) {
+        return sl_error_no_memory(error, store->geometry.arena_bytes, "the expert slots");
+    }
+    advise_huge_pages(&store->geometry, store->arena);
+    memcpy(store->ranges, config->ranges, bytes.ranges);
+    memcpy(store->files, config->files, bytes.files);
+    return SLUICE_OK;
+}
+
+static sluice_status init_locks(sl_store *store, sluice_error *error)
+{
+    int failed = pthread_mutex_init(&store->lock, NULL);
+    if (failed == 0) {
+        failed = pthread_cond_init(&store->slot_ready, NULL);
+        if (failed != 0) {
+            pthread_mutex_destroy(&store->lock);
+        }
+    }
+    if (failed != 0) {
+        return sl_error_set_system(error, SLUICE_ERROR_SYSTEM, failed, "cannot set up the lock of the expert store");
+    }
+    store->locks_ready = true;
+    return SLUICE_OK;
+}
+
+static sluice_status open_reads(sl_store *store, const sl_store_config *config, sluice_error *error)
+{
+    SL_TRY(sl_reads_open_pread(&store->reads, config->n_read_threads, store->memory, sl_slot_read_done, store, error));
+    if (config->faults != NULL) {
+        SL_TRY(sl_reads_wrap_faults(&store->reads, config->faults, store->memory, error));
+    }
+    return SLUICE_OK;
+}
+
+static const char *name_backend(const sl_store *store)
+{
+    uint32_t n_direct = 0;
+    for (uint32_t i_file = 0; i_file < store->n_files; i_file++) {
+        n_direct += store->files[i_file].file->direct_descriptor >= 0 ? 1 : 0;
+    }
+    if (n_direct == store->n_files) {
+        return "pread, direct";
+    }
+    return n_direct == 0 ? "pread, buffered" : "pread, partly direct";
+}
+
+sluice_status sl_store_open(sl_store **out, const sl_store_config *config, sluice_error *error)
+{
+    *out = NULL;
+    uint64_t n_total = (uint64_t)config->n_layers * config->n_experts;
+    uint64_t n_slots = config->n_slots > n_total ? n_total : config->n_slots;
+    sl_store_geometry geometry;
+    SL_TRY(sl_store_geometry_of(config, n_slots, &geometry, error));
+    sl_store *store = sl_alloc(config->memory, SL_MEMORY_OTHER, 1, sizeof *store);
+    if (store == NULL) {
+        return sl_error_no_memory(error, sizeof *store, "the expert store");
+    }
+    store->memory = config->memory;
+    store->log = config->log;
+    store->n_layers = config->n_layers;
+    store->n_experts = config->n_experts;
+    store->n_ranges = config->n_ranges;
+    store->n_files = config->n_files;
+    store->geometry = geometry;
+    sluice_status status = allocate_tables(store, config, error);
+    if (status == SLUICE_OK) {
+        sl_slots_init(store);
+        store->backend_name = name_backend(store);
+        status = init_locks(store, error);
+    }
+    if (status == SLUICE_OK) {
+        status = open_reads(store, config, error);
+    }
+    if (status != SLUICE_OK) {
+        sl_store_close(&store);
+        return status;
+    }
+    *out = store;
+    return SLUICE_OK;
+}
+
+void sl_store_close(sl_store **out)
+{
+    sl_store *store = *out;
+    if (store == NULL) {
+        return;
+    }
+    sl_reads_close(&store->reads);
+    if (store->locks_ready) {
+        pthread_cond_destroy(&store->slot_ready);
+        pthread_mutex_destroy(&store->lock);
+    }
+    if (store->policy != NULL) {
+        store->policy->type->close(store->policy);
+    }
+    sl_memory *memory = store->memory;
+    sl_free(memory, store->arena);
+    sl_free(memory, store->meters);
+    sl_free(memory, store->slot_of_expert);
+    sl_free(memory, store->slot_reads);
+    sl_free(memory, store->slots);
+    sl_free(memory, store->files);
+    sl_free(memory, store->ranges);
+    sl_free(memory, store);
+    *out = NULL;
+}
+
+uint64_t sl_store_n_slots(const sl_store *store)
+{
+    return store->geometry.n_slots;
+}
+
+const char *sl_store_backend(const sl_store *store)
+{
+    return store->backend_name;
+}
