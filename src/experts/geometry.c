@@ -1,10 +1,13 @@
 /* Owns nothing: sizes and places, computed with overflow in mind.
  *
  * Invariants
- *  (1) A range that passed check_range ends inside its file, and no file is larger than INT64_MAX minus an alignment;
- * so after the check no sum of offsets can overflow. (2) Ranges of one expert that are read with the same or touching
- * blocks of a file are one piece: no block is read twice for one expert. (3) Pieces start at multiples of
- * piece_alignment in the slot, and at least as aligned in the file as direct reads ask. Threads: any. */
+ *  (1) A range that passed check_range ends inside its file, and no file is larger than INT64_MAX less an alignment;
+ *      so after the check no sum of offsets can overflow.
+ *  (2) Ranges of one expert that are read with the same or touching blocks of a file are one piece: no block is read
+ *      twice for one expert.
+ *  (3) Pieces start at multiples of piece_alignment in the slot, and in the file at multiples of what direct reads of
+ *      it ask.
+ * Threads: any. */
 #include "experts/geometry.h"
 
 #include <inttypes.h>

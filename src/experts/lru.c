@@ -2,9 +2,11 @@
  *
  * Invariants
  *  (1) The list holds the occupied slots and no others, from the smallest time to the largest.
- *  (2) Two slots never have the same time, because a time belongs to one place in one request's list; so the order has
- * no ties. (3) A slot's time never falls: a late slot of an old request does not make an expert older that a newer
- * request asked for. Threads: the holder of the store's lock. */
+ *  (2) Two slots never have the same time, because a time belongs to one place in one request's list; so the order
+ *      has no ties.
+ *  (3) A slot's time never falls: a late slot of an old request does not make an expert older that a newer request
+ *      asked for.
+ * Threads: the holder of the store's lock. */
 #include "experts/policy.h"
 
 typedef struct lru_node {

@@ -8,7 +8,8 @@
  *  (4) A read is reported OK only when `required` bytes came from the file, and the file still had the size and the
  *      modification time of its opening after they came.
  *  (5) A thread ends only when the pool is closing and the queue is empty, so a read that is submitted from on_done
- * while the pool closes is still done. (6) Buffered reads leave nothing in the page cache.
+ *      while the pool closes is still done.
+ *  (6) Buffered reads leave nothing in the page cache.
  *
  * Life of a read:  QUEUED [pool_submit] -> TAKEN [take_read] -> reading [perform] -> reported [run].
  * Threads: everything below "guarded" belongs to whoever holds the lock; the rest never changes after open. No lock of
