@@ -259,7 +259,7 @@ static bool find_cgroup_path(const char *root, bool is_v2, char path[PATH_BYTES]
         }
         *place = '\0';
         if (is_v2 ? strncmp(line, "0:", 2) == 0 && controllers[1] == '\0' : list_has(controllers + 1, "memory")) {
-            strcpy(path, place + 1);
+            memcpy(path, place + 1, strlen(place + 1) + 1);
             found = true;
         }
     }
