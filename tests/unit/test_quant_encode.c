@@ -187,7 +187,7 @@ static void no_block_loses_more_than_the_references_encoder(void **state)
     quant_vectors_close(&vectors);
 }
 
-/* The bytes do not depend on the compiler, its options or the machine. A deliberate change of an encoder changes its
+/* The bytes must not depend on the compiler, its options or the machine. A deliberate change of an encoder changes its
  * hash here, and the measured errors above and in docs/formats.md with it. */
 static void the_golden_row_encodes_to_the_same_bytes_everywhere(void **state)
 {
