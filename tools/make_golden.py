@@ -5,9 +5,9 @@
     make_golden.py --mutations                                   shows what deliberate errors do to the logits
     make_golden.py --budgets                                     measures what int8 activations cost
 
-The original is Hugging Face transformers, in float32 (and once in float64, to see that float32 was enough). Needs torch,
-transformers and gguf from PyPI; the tests need none of them. The F16, Q8_0, split-expert and clamped files are not stored: tests/support/
-derives them from the F32 file, byte for byte as here.
+The original is Hugging Face transformers, in float32 (and once in float64, to see that float32 was enough). Needs
+torch, transformers and gguf from PyPI; the tests need none of them. The F16, Q8_0, split-expert and clamped files are
+not stored: tests/support/ derives them from the F32 file, byte for byte as here.
 
 NAME.npz holds, for each prompt p: tokens_p, positions_p (those whose logits are kept), and the logits [positions][vocabulary] of
  f32_p       the F32 file
@@ -16,7 +16,8 @@ NAME.npz holds, for each prompt p: tokens_p, positions_p (those whose logits are
  q8_0_int8_p the same by tools/reference.py, with the engine's int8 activations
  clamped_p   olmoe: the F32 file with attention.clamp_kqv
 
-Prompts are grown so that no choice of experts and no top token is a near tie, in any of these files: a token where one would be is redrawn.
+Prompts are grown so that no choice of experts and no top token is a near tie, in any of these files: a token where one
+would be is redrawn.
 """
 import argparse
 import dataclasses
@@ -42,8 +43,8 @@ PROMPTS = ((7, range(7)), (72, range(72)), (290, [*range(251, 260), *range(280, 
 LEAST_ROUTER_MARGIN = 0.03  # in router logits, between the last expert chosen and the first one left out
 LEAST_TOP_MARGIN = 2e-3     # between the two largest logits, of the largest magnitude in the row
 
-MERGES = ("Ġ t,Ġ a,h e,i n,r e,o n,Ġt he,e r,Ġ s,a t,Ġ w,Ġ o,n d,i t,o r,Ġ c,e s,i s,Ġ h,e n,Ġ f,Ġ b,o u,Ġa nd,Ġ m,in g,"
-          "Ġ p,Ġt o,e d,a n,Ġ d,a l,a r,l l,Ġo f,Ġ in,Ġ I,v e,Ġ l,l e").split(",")
+MERGES = ("Ġ t,Ġ a,h e,i n,r e,o n,Ġt he,e r,Ġ s,a t,Ġ w,Ġ o,n d,i t,o r,Ġ c,e s,i s,Ġ h,e n,Ġ f,Ġ b,o u,Ġa nd,"
+          "Ġ m,in g,Ġ p,Ġt o,e d,a n,Ġ d,a l,a r,l l,Ġo f,Ġ in,Ġ I,v e,Ġ l,l e").split(",")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
 
 

@@ -4,10 +4,10 @@
 Families: qwen3moe, qwen2moe, olmoe, llama with experts. Written for reading, not for speed. It shares no code with the
 engine, and reads files with the PyPI package `gguf`.
 
-    reference.py FILE --tokens 1,2,3 [--top 5] [--greedy N] [--out LOGITS.npy] [--int8]
+    reference.py FILE --tokens 1,2,3 [--top 5] [--greedy N] [--out LOGITS.npy] [--int8] [--kv-f16]
 
 `--int8` gives every product with quantised weights the engine's int8 activations; what it changes is the error that
-those activations cost.
+those activations cost. `--kv-f16` does the same for the KV cache.
 """
 import argparse
 import dataclasses
@@ -126,9 +126,10 @@ def rotate(x, base, neox):
     return out
 
 
-def forward(model, tokens, int8=False, mutations=(), routing=None):
+def forward(model, tokens, int8=False, kv_f16=False, mutations=(), routing=None):
     """Logits of every position, [tokens][vocabulary].
 
+    int8, kv_f16: the engine's activations where weights are quantised, and its default KV cache.
     routing: a list that receives, per layer, the margin (in router logits) between the last chosen expert and the first
     one left out, [tokens], and the ids of the chosen experts, [tokens][k].
     """
@@ -164,6 +165,8 @@ def forward(model, tokens, int8=False, mutations=(), routing=None):
         base = 10000.0 if "rope base 10000" in mutations else model.rope_base
         neox = model.rope_neox != ("rope kind swapped" in mutations)
         q, k = rotate(q, base, neox), rotate(k, base, neox)
+        if kv_f16:
+            k, v = k.astype(np.float16).astype(k.dtype), v.astype(np.float16).astype(v.dtype)
         out = np.empty_like(q)
         future = np.triu(np.full((len(x), len(x)), -np.inf), 1)
         for h in range(model.n_heads):
@@ -215,16 +218,17 @@ def main():
     parser.add_argument("--greedy", type=int, default=0, help="tokens to generate")
     parser.add_argument("--out", help="write all logits, float32 .npy")
     parser.add_argument("--int8", action="store_true", help="int8 activations where weights are quantised")
+    parser.add_argument("--kv-f16", action="store_true", help="keys and values rounded to F16")
     arguments = parser.parse_args()
     model = load(arguments.file)
     tokens = [int(t) for t in arguments.tokens.split(",")]
-    logits = forward(model, tokens, arguments.int8)
+    logits = forward(model, tokens, arguments.int8, arguments.kv_f16)
     if arguments.out:
         np.save(arguments.out, logits.astype(np.float32))
     best = np.argsort(-logits[-1], kind="stable")[: arguments.top]
     print("top", " ".join(f"{i}:{logits[-1, i]:.5f}" for i in best))
     for _ in range(arguments.greedy):
-        tokens.append(int(np.argmax(forward(model, tokens, arguments.int8)[-1])))
+        tokens.append(int(np.argmax(forward(model, tokens, arguments.int8, arguments.kv_f16)[-1])))
     if arguments.greedy:
         print("greedy", tokens)
 

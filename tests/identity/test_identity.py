@@ -1,0 +1,114 @@
+"""The same bits at every budget, chunk size, thread count, instruction set and I/O backend."""
+import json
+
+import pytest
+
+from support import program
+
+TEXT = """There was once a miller who had three sons, a mill, a donkey and a cat. The sons had to grind, the donkey had to
+fetch the corn and carry the flour away, and the cat had to catch the mice. When the miller died the three sons divided what
+he left: the eldest took the mill, the second the donkey, and for the third nothing was left but the cat. Then he was sad,
+and said to himself: 'I have come off the worst of all. My eldest brother can grind, my second can ride upon his donkey, but
+what can I do with a cat? If I have a pair of gloves made of her skin, then it is over.' 'Listen,' said the cat, who had
+understood every word, 'you need not kill me to get a pair of poor gloves; only have a pair of boots made for me, that I may
+go out and be seen among the people, and you shall soon be helped.'"""
+CONTEXT = ("--ctx", 256)
+
+
+def logits(*options):
+    return program.run_json("logits", "-m", program.DEMO, "-p", TEXT, *CONTEXT, *options)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    said = logits()
+    assert int(said["logits_hash"], 16) != 0
+    return said
+
+
+@pytest.fixture(scope="module")
+def floor():
+    """The smallest budget for these options, a byte count the program states itself."""
+    return program.floor_bytes("logits", "-m", program.DEMO, "-p", TEXT, *CONTEXT)
+
+
+BUDGETS = ("floor", "floor and a tenth", "floor and a third", "floor and two thirds", "floor and all", "plenty")
+
+
+def budget_bytes(name, floor):
+    model = program.DEMO.stat().st_size
+    return floor + {"floor": 0, "floor and a tenth": model // 10, "floor and a third": model // 3,
+                    "floor and two thirds": 2 * model // 3, "floor and all": model, "plenty": 16 * model}[name]
+
+
+def test_another_input_has_another_hash(plain):
+    other = program.run_json("logits", "-m", program.DEMO, "-p", TEXT[:-1], *CONTEXT)
+    assert other["logits_hash"] != plain["logits_hash"]
+
+
+def test_token_by_token(plain):
+    assert logits("--decode")["logits_hash"] == plain["logits_hash"]
+
+
+@pytest.mark.parametrize("chunk", (1, 7, 64, 512))
+def test_prefill_chunk(plain, chunk):
+    assert logits("--chunk", chunk)["logits_hash"] == plain["logits_hash"]
+
+
+@pytest.mark.parametrize("threads", (1, 2, 3, 8))
+def test_threads(plain, threads):
+    said = logits("-t", threads)
+    assert said["threads"] == threads
+    assert said["logits_hash"] == plain["logits_hash"]
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_budget(plain, floor, name):
+    budget = budget_bytes(name, floor)
+    said = logits("--mem", budget)
+    assert said["mem_budget_bytes"] == budget
+    assert said["logits_hash"] == plain["logits_hash"]
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_budget_token_by_token(plain, floor, name):
+    assert logits("--mem", budget_bytes(name, floor), "--decode")["logits_hash"] == plain["logits_hash"]
+
+
+def test_the_budgets_differ_in_what_they_read(floor):
+    """Else the tests above would compare a run with itself."""
+    misses = [logits("--mem", budget_bytes(name, floor), "--decode")["expert_misses"] for name in BUDGETS]
+    assert misses == sorted(misses, reverse=True)
+    assert misses[0] > 2 * misses[-1] > 0
+
+
+@pytest.mark.parametrize("mask", ("generic", "avx2", "avx512"))
+def test_instruction_set(plain, mask):
+    program.need_mask(mask)
+    said = logits("--cpu-mask", mask)
+    assert said["isa"] == mask
+    assert said["logits_hash"] == plain["logits_hash"]
+
+
+@pytest.mark.parametrize("backend", ("pread", "uring"))
+def test_io_backend(plain, floor, backend):
+    ended = program.run("logits", "-m", program.DEMO, "-p", TEXT, *CONTEXT, "--mem", floor, "--io", backend, "--json",
+                        code=None)
+    if backend == "uring" and ended.code == 1 and "uring" in ended.err:
+        pytest.skip(ended.err.strip())
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["logits_hash"] == plain["logits_hash"]
+
+
+def test_everything_at_once(plain, floor):
+    said = logits("--mem", budget_bytes("floor and a tenth", floor), "--chunk", 7, "-t", 3, "--cpu-mask", "generic",
+                  "--io", "pread")
+    assert said["logits_hash"] == plain["logits_hash"]
+
+
+@pytest.mark.parametrize("seed", (1, 2))
+def test_sampled_text_depends_on_the_seed_alone(floor, seed):
+    command = ("run", "-m", program.DEMO, "-p", "Once upon a time", "-n", 80, "--ignore-eos", "--seed", seed, *CONTEXT)
+    one = program.run(*command, "-t", 1).out
+    assert program.run(*command, "--mem", floor, "-t", 2, "--chunk", 3).out == one
+    assert program.run(*command[:-4], "--seed", seed + 2, *CONTEXT).out != one
