@@ -3,15 +3,15 @@
  *
  * Numerics (docs/numerics.md is the long form). All arithmetic is IEEE single precision, round to nearest even,
  * denormals kept; fma means one fused multiply-add.
- *   dot of float weights (F32, F16, BF16): 16 partial sums by index modulo 16, each fma(w, x, sum) in index order, then the
- *     tree s[i] += s[i + 8] (i < 8), += 4, += 2, += 1.
- *   dot of quantised weights: per weight block the products are summed in integers; across blocks, in block order,
- *     sum = fma(d_w * d_x, (float)integer_sum, sum); formats with minima add, right after each block's term,
- *     sum = fma(-(dmin_w * d_x), (float)integer_minimum_sum, sum) (K-quants) or
- *     sum = fma(m_w * d_x, (float)sum_of_q_x, sum) (Q4_1, Q5_1). For formats with several scales per block the integer sum
+ *   dot of float weights (F32, F16, BF16): 16 partial sums by index modulo 16, each fma(w, x, sum) in index order, then
+ * the tree s[i] += s[i + 8] (i < 8), += 4, += 2, += 1. dot of quantised weights: per weight block the products are
+ * summed in integers; across blocks, in block order, sum = fma(d_w * d_x, (float)integer_sum, sum); formats with minima
+ * add, right after each block's term, sum = fma(-(dmin_w * d_x), (float)integer_minimum_sum, sum) (K-quants) or sum =
+ * fma(m_w * d_x, (float)sum_of_q_x, sum) (Q4_1, Q5_1). For formats with several scales per block the integer sum
  *     already holds the products with the integer scales.
  *   sum of squares: 16 partials and tree as above with fma(x, x, sum).
- *   exp, silu, sigmoid, gelu, tanh, sin, cos: the functions of generic/math.h.
+ *   exp, sigmoid, silu, gelu: the functions of generic/math.h; cos and sin of rotary angles: generic/angles.h.
+ *   NaN and infinity are no errors here: they spread into every result that depends on them. Which NaN is not defined.
  */
 #ifndef SL_KERNELS_TABLE_H
 #define SL_KERNELS_TABLE_H
@@ -23,21 +23,22 @@
 #include "os/cpu.h"
 #include "quant/traits.h"
 
-/* out[t * out_stride + r] = dot(weight row r, activation row t) for rows first_row <= r < end_row and tokens t < n_tokens.
- * Rows are row_bytes apart, any alignment; activations are in the weight type's activation form, one row every
- * activation_stride bytes. Bits do not depend on how rows or tokens are split over calls. */
-typedef void sl_matmul_fn(const void *weights, size_t row_bytes, uint32_t n_columns, uint32_t first_row, uint32_t end_row,
-                          const void *activations, size_t activation_stride, uint32_t n_tokens, float *out,
-                          size_t out_stride);
+/* out[t * out_stride + r] = dot(weight row r, activation row t) for rows first_row <= r < end_row and tokens t <
+ * n_tokens. Rows are row_bytes apart, any alignment; activations are in the weight type's activation form, one row
+ * every activation_stride bytes. Bits do not depend on how rows or tokens are split over calls. */
+typedef void sl_matmul_fn(const void *weights, size_t row_bytes, uint32_t n_columns, uint32_t first_row,
+                          uint32_t end_row, const void *activations, size_t activation_stride, uint32_t n_tokens,
+                          float *out, size_t out_stride);
 
 /* Turn one float row into its activation form. n is a multiple of the block. d = max|x| / 127; q = x * (127 / max|x|)
- * rounded to nearest even, in [-127, 127]; an all-zero block has d = 0, q = 0. */
+ * rounded to nearest even, in [-127, 127]. A block whose max|x| is below 2^-100 has d = 0, q = 0; one with a NaN or an
+ * infinity has d = NaN, q = 0, so that every product with it is NaN. */
 typedef void sl_quantize_row_fn(const float *x, uint32_t n, void *out);
 
 /* Which pairs rotary embedding turns: (2i, 2i + 1) or (i, i + n_rot / 2). */
 typedef enum sl_rope_pairing { SL_ROPE_NORM, SL_ROPE_NEOX } sl_rope_pairing;
 
-/* Rotary frequencies: angle of pair i at position p is p * base^(-2 i / n_rot) * scale / factors[i]. */
+/* Rotary frequencies: angle of pair i at position p is p * base^(-2 i / n_rot) * scale / factors[i]. base > 0. */
 typedef struct sl_rope_config {
     uint32_t n_rot; /* even */
     float base;
@@ -54,17 +55,17 @@ typedef enum sl_kv_type { SL_KV_F32, SL_KV_F16 } sl_kv_type;
  * order: m' = max(m, m_c), a = exp(m - m'), b = exp(m_c - m'), l = fma(l, a, l_c * b), o[d] = fma(o[d], a, o_c[d] * b).
  * The first chunk is taken as it is. out = o / l. score = scale * dot(q, k). */
 typedef struct sl_attention_task {
-    const float *queries;   /* [n_queries][head_dim] */
-    uint32_t n_queries;     /* query heads in the group */
-    uint32_t key_dim;       /* elements of a query and a key */
-    uint32_t value_dim;     /* elements of a value */
-    const void *keys;       /* [n_positions][key_dim] of the KV head, kv_type */
-    const void *values;     /* [n_positions][value_dim] of the KV head, kv_type */
+    const float *queries; /* [n_queries][head_dim] */
+    uint32_t n_queries;   /* query heads in the group */
+    uint32_t key_dim;     /* elements of a query and a key */
+    uint32_t value_dim;   /* elements of a value */
+    const void *keys;     /* [n_positions][key_dim] of the KV head, kv_type */
+    const void *values;   /* [n_positions][value_dim] of the KV head, kv_type */
     sl_kv_type kv_type;
-    uint32_t n_positions;   /* this token's position + 1 */
+    uint32_t n_positions; /* this token's position + 1 */
     float scale;
-    float *out;             /* [n_queries][value_dim] */
-    float *scratch;         /* sl_attention_scratch_floats floats, 64-byte aligned, private to the thread */
+    float *out;     /* [n_queries][value_dim] */
+    float *scratch; /* sl_attention_scratch_floats floats, 64-byte aligned, private to the thread */
 } sl_attention_task;
 
 enum { SL_ATTENTION_CHUNK = 256 };
@@ -92,13 +93,14 @@ typedef struct sl_kernel_table {
     void (*clamp)(const float *x, uint32_t n, float limit, float *out);
     /* out[i] = sigmoid(gate) * x[i] */
     void (*sigmoid_scale)(const float *x, float gate, uint32_t n, float *out);
-    /* out[i] = fma(weight, x[i], out[i]): one term of combining experts in routed order; first: out[i] = weight * x[i]. */
+    /* out[i] = fma(weight, x[i], out[i]): one term of combining experts in routed order; first: out[i] = weight * x[i].
+     */
     void (*accumulate)(const float *x, float weight, bool first, uint32_t n, float *out);
     /* softmax in place: m = max; p = exp(x - m); each p / sum, the sum by 16 partials and tree. */
     void (*softmax)(float *x, uint32_t n);
 
-    /* cos and sin of every pair at one position: table[2 i] = cos, table[2 i + 1] = sin, i < n_rot / 2. Computed in double by
-     * the project's own functions and rounded once. */
+    /* cos and sin of every pair at one position: table[2 i] = cos, table[2 i + 1] = sin, i < n_rot / 2. Computed in
+     * double by the project's own functions and rounded once. */
     void (*rope_table)(const sl_rope_config *config, uint32_t position, float *table);
     /* Rotate n_heads heads of head_dim in place: a' = fma(a, cos, -(b * sin)), b' = fma(b, cos, a * sin). */
     void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, sl_rope_pairing pairing,
@@ -116,7 +118,8 @@ void sl_kernel_table_init(sl_kernel_table *table, sl_isa isa);
 /* Whether matmul for `type` is the generic one although the table's isa is above generic: worth a warning. */
 bool sl_kernel_table_falls_back(const sl_kernel_table *table, sl_type type);
 
-/* Choosing experts: probabilities p [n_experts] are read; ids receives the top k by descending p, ties to the lower index. */
+/* Choosing experts: ids receives the top k of p [n_experts] by descending p, ties to the lower index; NaN ranks below
+ * every number. For k <= n_experts the ids are distinct and in range, whatever p holds. */
 void sl_kernel_top_k(const float *p, uint32_t n_experts, uint32_t k, uint32_t *ids);
 
 #endif

@@ -1,0 +1,113 @@
+/* Storing keys and values, and attention over them in chunks of fixed size.
+ *
+ * Owns: the definition of both.
+ * Invariants:
+ *   1. A chunk covers SL_ATTENTION_CHUNK positions that start at a multiple of it; its result depends on the query and
+ * on the positions in it alone, so what was computed for a short context stays true as the context grows.
+ *   2. Positions from n_positions on are not read.
+ *   3. A NaN score, or a chunk whose scores are all -infinity, makes the outputs of that query NaN.
+ * Threads: pure functions; any thread. The scratch is private to the caller. */
+#include "kernels/generic/generic.h"
+#include "kernels/generic/math.h"
+#include "kernels/generic/sums.h"
+#include "quant/half.h"
+
+#include <string.h>
+
+void sl_generic_store_kv(const float *x, uint32_t n, sl_kv_type kv_type, void *out)
+{
+    if (kv_type == SL_KV_F32) {
+        memcpy(out, x, n * sizeof *x);
+        return;
+    }
+    uint16_t *halves = out;
+    for (uint32_t i = 0; i < n; i++) {
+        halves[i] = sl_f32_to_f16(x[i]);
+    }
+}
+
+/* Scores, the chunk's weighted values, and per query its maximum and sum so far. */
+size_t sl_attention_scratch_floats(uint32_t n_queries, uint32_t value_dim)
+{
+    size_t padded_dim = ((size_t)value_dim + 15) / 16 * 16;
+    return n_queries * (SL_ATTENTION_CHUNK + padded_dim + 16);
+}
+
+static float load_kv(const void *elements, size_t index, sl_kv_type kv_type)
+{
+    return kv_type == SL_KV_F32 ? ((const float *)elements)[index] : sl_f16_to_f32(((const uint16_t *)elements)[index]);
+}
+
+/* Scores of one query over a chunk; returns their maximum. */
+static float score_chunk(const sl_attention_task *task, const float *query, uint32_t first, uint32_t n, float *scores)
+{
+    float maximum = -INFINITY;
+    for (uint32_t i = 0; i < n; i++) {
+        size_t key = (size_t)(first + i) * task->key_dim;
+        float partial[SL_PARTIAL_SUMS] = {0};
+        for (uint32_t j = 0; j < task->key_dim; j++) {
+            float *sum = &partial[j % SL_PARTIAL_SUMS];
+            *sum = fmaf(query[j], load_kv(task->keys, key + j, task->kv_type), *sum);
+        }
+        scores[i] = task->scale * sl_sum_tree(partial);
+        maximum = scores[i] > maximum ? scores[i] : maximum;
+    }
+    return maximum;
+}
+
+/* Turns scores into p in place and returns their sum; chunk_out receives the weighted values. */
+static float weigh_chunk(const sl_attention_task *task, uint32_t first, uint32_t n, float maximum, float *scores,
+                         float *chunk_out)
+{
+    float partial[SL_PARTIAL_SUMS] = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        scores[i] = sl_exp(scores[i] - maximum);
+        partial[i % SL_PARTIAL_SUMS] += scores[i];
+    }
+    memset(chunk_out, 0, task->value_dim * sizeof *chunk_out);
+    for (uint32_t i = 0; i < n; i++) {
+        size_t value = (size_t)(first + i) * task->value_dim;
+        for (uint32_t d = 0; d < task->value_dim; d++) {
+            chunk_out[d] = fmaf(scores[i], load_kv(task->values, value + d, task->kv_type), chunk_out[d]);
+        }
+    }
+    return sl_sum_tree(partial);
+}
+
+static void attend(const sl_attention_task *task, const float *query, float *out)
+{
+    float *scores = task->scratch;
+    float *chunk_out = task->scratch + SL_ATTENTION_CHUNK;
+    float maximum = 0.0f;
+    float sum = 0.0f;
+    for (uint32_t first = 0; first < task->n_positions; first += SL_ATTENTION_CHUNK) {
+        uint32_t left = task->n_positions - first;
+        uint32_t n = left < SL_ATTENTION_CHUNK ? left : SL_ATTENTION_CHUNK;
+        float chunk_maximum = score_chunk(task, query, first, n, scores);
+        float chunk_sum = weigh_chunk(task, first, n, chunk_maximum, scores, chunk_out);
+        if (first == 0) {
+            maximum = chunk_maximum;
+            sum = chunk_sum;
+            memcpy(out, chunk_out, task->value_dim * sizeof *out);
+            continue;
+        }
+        float merged = chunk_maximum > maximum ? chunk_maximum : maximum;
+        float old_weight = sl_exp(maximum - merged);
+        float chunk_weight = sl_exp(chunk_maximum - merged);
+        sum = fmaf(sum, old_weight, chunk_sum * chunk_weight);
+        for (uint32_t d = 0; d < task->value_dim; d++) {
+            out[d] = fmaf(out[d], old_weight, chunk_out[d] * chunk_weight);
+        }
+        maximum = merged;
+    }
+    for (uint32_t d = 0; d < task->value_dim; d++) {
+        out[d] /= sum;
+    }
+}
+
+void sl_generic_attention(const sl_attention_task *task)
+{
+    for (uint32_t q = 0; q < task->n_queries; q++) {
+        attend(task, task->queries + (size_t)q * task->key_dim, task->out + (size_t)q * task->value_dim);
+    }
+}
