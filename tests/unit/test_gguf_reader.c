@@ -429,6 +429,41 @@ static void duplicate_keys_and_tensor_names_are_refused(void **state)
     assert_refused(test, SLUICE_ERROR_FORMAT, "tensor \"same.weight\"");
 }
 
+static void names_are_read_up_to_their_longest(void **state)
+{
+    fixture *test = *state;
+    static char name[65536 + 1];
+    static const struct {
+        size_t key_bytes, name_bytes;
+        sluice_status status;
+    } lengths[] = {{65535, SL_GGUF_MAX_NAME_BYTES, SLUICE_OK},
+                   {65536, SL_GGUF_MAX_NAME_BYTES, SLUICE_ERROR_FORMAT},
+                   {65535, SL_GGUF_MAX_NAME_BYTES + 1, SLUICE_ERROR_FORMAT}};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        memset(name, 'n', sizeof name);
+        image_put_header(&test->image, 3, 1, 1);
+        name[lengths[i].key_bytes] = '\0';
+        image_put_key_u32(&test->image, name, 1);
+        name[lengths[i].name_bytes] = '\0';
+        image_put_tensor(&test->image, name, 1, vector_of_32, SL_TYPE_F32, 0);
+        image_pad(&test->image, 32);
+        image_put_data(&test->image, 128);
+        assert_int_equal(open_image(test), lengths[i].status);
+        sl_gguf_close(&test->reader);
+    }
+}
+
+static void an_alignment_that_is_no_power_of_two_is_refused(void **state)
+{
+    fixture *test = *state;
+    static const uint32_t alignments[] = {0, 3, 48, (1 << 20) + 1, 1 << 21, 1u << 31, UINT32_MAX};
+    for (size_t i = 0; i < sizeof alignments / sizeof alignments[0]; i++) {
+        image_put_header(&test->image, 3, 0, 1);
+        image_put_key_u32(&test->image, "general.alignment", alignments[i]);
+        assert_refused(test, SLUICE_ERROR_FORMAT, "power of two");
+    }
+}
+
 static void a_nested_array_is_unsupported(void **state)
 {
     fixture *test = *state;
@@ -728,6 +763,8 @@ int main(void)
         READER_TEST(what_is_not_gguf_is_refused_with_what_was_found),
         READER_TEST(a_missing_file_is_not_found),
         READER_TEST(duplicate_keys_and_tensor_names_are_refused),
+        READER_TEST(names_are_read_up_to_their_longest),
+        READER_TEST(an_alignment_that_is_no_power_of_two_is_refused),
         READER_TEST(a_nested_array_is_unsupported),
         READER_TEST(a_huge_count_costs_no_memory),
         READER_TEST(a_split_set_opens_from_any_part),

@@ -12,7 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -137,6 +140,44 @@ static void an_empty_file_opens_without_direct_reads(void **state)
     assert_int_equal(sl_file_open(&file, test->path, true, NULL), SLUICE_OK);
     assert_int_equal(file.identity.bytes, 0);
     assert_int_equal(file.direct_descriptor, -1);
+    sl_file_close(&file);
+}
+
+static size_t count_cached_pages(const sl_file *file)
+{
+    unsigned char pages[FILE_BYTES / 4096 + 1] = {0};
+    size_t n_cached = 0;
+    void *map = mmap(NULL, FILE_BYTES, PROT_READ, MAP_SHARED, file->descriptor, 0);
+    assert_true(map != MAP_FAILED);
+    assert_int_equal(mincore(map, FILE_BYTES, pages), 0);
+    munmap(map, FILE_BYTES);
+    for (size_t i = 0; i < sizeof pages; i++) {
+        n_cached += pages[i] & 1;
+    }
+    return n_cached;
+}
+
+static void a_forgotten_range_leaves_the_page_cache(void **state)
+{
+    fixture *test = *state;
+    sl_file file;
+    struct statfs information;
+    static unsigned char bytes[FILE_BYTES];
+    assert_int_equal(sl_file_open(&file, test->path, false, NULL), SLUICE_OK);
+    assert_int_equal(fstatfs(file.descriptor, &information), 0);
+    if (information.f_type == TMPFS_MAGIC || information.f_type == RAMFS_MAGIC) {
+        print_message("skipped: the files of the temporary directory live in the page cache\n");
+        sl_file_close(&file);
+        skip();
+    }
+    /* Only what is on the disk can be dropped. */
+    assert_int_equal(fsync(file.descriptor), 0);
+    assert_int_equal(sl_file_read(&file, test->path, bytes, FILE_BYTES, 0, NULL), SLUICE_OK);
+    size_t n_before = count_cached_pages(&file);
+    sl_file_forget(&file, 0, 0);
+    assert_int_equal(count_cached_pages(&file), n_before);
+    sl_file_forget(&file, 1, FILE_BYTES - 1);
+    assert_true(count_cached_pages(&file) < n_before);
     sl_file_close(&file);
 }
 
@@ -371,6 +412,7 @@ int main(void)
         FILE_TEST(a_buffered_read_returns_any_range),
         FILE_TEST(a_direct_read_equals_a_buffered_one),
         FILE_TEST(an_empty_file_opens_without_direct_reads),
+        FILE_TEST(a_forgotten_range_leaves_the_page_cache),
         FILE_TEST(descriptors_are_in_blocking_mode),
         FILE_TEST(a_missing_file_is_not_found_and_named),
         FILE_TEST(what_is_not_a_regular_file_is_refused_without_waiting),
