@@ -1,6 +1,9 @@
 /* Owns the cell array. Invariants: (1) capacity is 0 or a power of two above twice the count; (2) a key sits in the
- * first free cell after its hash, so a search may stop at the first empty cell; (3) nothing is ever removed. */
+ * first free cell after its hash, so a search may stop at the first empty cell; (3) nothing is ever removed; (4) where
+ * keys sit depends on a random seed, what a caller sees does not. */
 #include "base/map.h"
+
+#include <sys/random.h>
 
 #include "base/hash.h"
 
@@ -9,17 +12,21 @@ static const char empty_key[1] = "";
 void sl_map_init(sl_map *map, sl_memory *memory, sl_memory_tag tag)
 {
     *map = (sl_map){.memory = memory, .tag = tag};
+    if (getrandom(&map->seed, sizeof map->seed, GRND_NONBLOCK) != (ssize_t)sizeof map->seed) {
+        /* Early at boot: the address is hard to guess as well. */
+        map->seed = (uint64_t)(uintptr_t)map;
+    }
 }
 
 void sl_map_fini(sl_map *map)
 {
     sl_free(map->memory, map->entries);
-    *map = (sl_map){.memory = map->memory, .tag = map->tag};
+    *map = (sl_map){.memory = map->memory, .tag = map->tag, .seed = map->seed};
 }
 
-static uint32_t hash_key(sl_span key)
+static uint32_t hash_key(const sl_map *map, sl_span key)
 {
-    uint64_t hash = sl_hash64(key.data, key.length, 0);
+    uint64_t hash = sl_hash64(key.data, key.length, map->seed);
     return (uint32_t)(hash ^ (hash >> 32));
 }
 
@@ -71,7 +78,7 @@ bool sl_map_insert(sl_map *map, sl_span key, uint32_t value, bool *existing)
     if (key.data == NULL) {
         key.data = empty_key;
     }
-    uint32_t hash = hash_key(key);
+    uint32_t hash = hash_key(map, key);
     sl_map_entry *entry = find_cell(map, key, hash);
     bool found = entry->key.data != NULL;
     if (!found) {
@@ -89,7 +96,7 @@ bool sl_map_find(const sl_map *map, sl_span key, uint32_t *value)
     if (map->capacity == 0) {
         return false;
     }
-    const sl_map_entry *entry = find_cell(map, key, hash_key(key));
+    const sl_map_entry *entry = find_cell(map, key, hash_key(map, key));
     if (entry->key.data == NULL) {
         return false;
     }

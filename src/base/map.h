@@ -10,11 +10,13 @@ typedef struct sl_map_entry {
     uint32_t value;
 } sl_map_entry;
 
-/* Open addressing, at most half full. Iteration order is never exposed. thread: readers may share a map that nobody
+/* Open addressing, at most half full. Iteration order is never exposed, and differs between
+ * maps. thread: readers may share a map that nobody
  * changes. */
 typedef struct sl_map {
     sl_memory *memory; /* borrowed: outlives the map */
     sl_memory_tag tag;
+    uint64_t seed;         /* of the hash; random, so that no file can be written whose names all collide */
     sl_map_entry *entries; /* owned; [capacity], a power of two */
     size_t capacity;
     size_t count;

@@ -498,6 +498,65 @@ static void a_sparse_file_buys_no_memory(void **state)
     }
 }
 
+/* The inverse of an odd number modulo 2^64. */
+static uint64_t invert(uint64_t number)
+{
+    uint64_t inverse = number;
+    for (int i = 0; i < 6; i++) {
+        inverse *= 2 - number * inverse;
+    }
+    return inverse;
+}
+
+static uint64_t rotate_right(uint64_t number, unsigned count)
+{
+    return number >> count | number << (64 - count);
+}
+
+/* The eight bytes whose XXH64 with seed 0 is `hash`: for inputs of this length the function is a permutation. */
+static uint64_t find_input(uint64_t hash)
+{
+    static const uint64_t primes[] = {0x9e3779b185ebca87u, 0xc2b2ae3d27d4eb4fu, 0x165667b19e3779f9u,
+                                      0x85ebca77c2b2ae63u, 0x27d4eb2f165667c5u};
+    hash ^= hash >> 32;
+    hash *= invert(primes[2]);
+    hash ^= hash >> 29 ^ hash >> 58;
+    hash *= invert(primes[1]);
+    hash ^= hash >> 33;
+    hash = rotate_right((hash - primes[3]) * invert(primes[0]), 27);
+    hash ^= primes[4] + 8;
+    return rotate_right(hash * invert(primes[0]), 31) * invert(primes[1]);
+}
+
+/* With a hash that a file can foresee, these keys would cost some billion comparisons. */
+static void keys_made_to_collide_are_read(void **state)
+{
+    fixture *test = *state;
+    enum { N_KEYS = 65536 };
+    gguf_image image = {0};
+    image_put_header(&image, 3, 0, N_KEYS);
+    for (uint64_t high = 1, n_keys = 0; n_keys < N_KEYS; high++) {
+        /* A map folds the halves of the hash together: these all fold to 0. */
+        uint64_t key = find_input(high << 32 | high);
+        if (memchr(&key, '\0', sizeof key) == NULL) {
+            assert_int_equal(sl_hash64(&key, sizeof key, 0), high << 32 | high);
+            image_put_u64(&image, sizeof key);
+            image_put_u64(&image, key);
+            image_put_u32(&image, SL_GGUF_U8);
+            image_put_u8(&image, 0);
+            n_keys++;
+        }
+    }
+    load_image(test, image.bytes, image.length);
+    image_free(&image);
+    sl_memory memory;
+    sl_memory_init(&memory, NULL);
+    sl_gguf *reader = NULL;
+    assert_int_equal(sl_gguf_open(&reader, test->path, &memory, NULL, NULL), SLUICE_OK);
+    assert_int_equal(reader->n_values, N_KEYS);
+    sl_gguf_close(&reader);
+}
+
 /* ---- parts that lie ---------------------------------------------------------------------------------------------- */
 
 enum { N_PARTS = 3, PATH_BYTES = 200 };
@@ -752,6 +811,7 @@ int main(void)
         DAMAGE_TEST(products_that_overflow_are_refused),
         DAMAGE_TEST(alignments_of_a_wrong_type_are_refused),
         DAMAGE_TEST(a_sparse_file_buys_no_memory),
+        DAMAGE_TEST(keys_made_to_collide_are_read),
         DAMAGE_TEST(parts_that_lie_are_refused),
         DAMAGE_TEST(random_mutations_never_break_a_promise),
         DAMAGE_TEST(every_flipped_bit_of_the_header_is_survived),
