@@ -7,6 +7,9 @@
  * value. Threads: immutable after open; each splitting has its own match data. */
 #include "text/pretokenizer.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "text/utf8.h"
 
 enum {
@@ -26,21 +29,23 @@ static void free_for_pcre2(void *pointer, void *user)
     sl_free(user, pointer);
 }
 
+/* Append a name to a list of names; what does not fit is left out. */
+static void list_name(char *list, size_t capacity, const char *name)
+{
+    size_t used = strlen(list);
+    if (*name != '\0') {
+        snprintf(list + used, capacity - used, "%s%s", used == 0 ? "" : ", ", name);
+    }
+}
+
 static sluice_status unknown_pretokenizer(sl_span name, sluice_error *error)
 {
     char known[700] = "";
-    size_t used = 0;
-    for (size_t i = 0;; i++) {
-        const sl_pretokenizer_rule *rule = sl_pretokenizer_rule_at(i);
-        if (rule == NULL) {
-            break;
-        }
-        for (const char *c = used == 0 ? "" : ", "; *c != '\0' && used + 1 < sizeof known; c++) {
-            known[used++] = *c;
-        }
-        for (const char *c = rule->name; *c != '\0' && used + 1 < sizeof known; c++) {
-            known[used++] = *c;
-        }
+    for (size_t i = 0; sl_pretokenizer_rule_at(i) != NULL; i++) {
+        list_name(known, sizeof known, sl_pretokenizer_rule_at(i)->name);
+    }
+    for (size_t i = 0; sl_pretokenizer_alias_at(i) != NULL; i++) {
+        list_name(known, sizeof known, sl_pretokenizer_alias_at(i));
     }
     return sl_error_set(error, SLUICE_ERROR_UNSUPPORTED,
                         "tokenizer: the pre-tokenizer \"%.*s\" is not supported; known: %s", SL_SPAN_ARGUMENTS(name),

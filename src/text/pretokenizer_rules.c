@@ -20,10 +20,28 @@
 
 #define GPT2_WORDS ENGLISH_ENDINGS "| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE_SET "\\p{L}\\p{N}]+|" SPACE_RUNS
 
-/* The cl100k shape; what differs is how many digits go together. */
-#define CL100K_WORDS(digits)                                                                                           \
-    ENGLISH_ENDINGS_ANY_CASE "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" SPACE_SET                                \
-                             "\\p{L}\\p{N}]+[\\r\\n]*|" SPACE "*[\\r\\n]+|" SPACE_RUNS
+/* The cl100k shape: `letters` make words, the class `others` makes the rest, `digits` says how many go together. */
+#define CL100K_SHAPE(letters, others, digits)                                                                          \
+    ENGLISH_ENDINGS_ANY_CASE "|[^\\r\\n\\p{L}\\p{N}]?" letters "+|" digits "| ?" others "+[\\r\\n]*|" SPACE            \
+                             "*[\\r\\n]+|" SPACE_RUNS
+#define NO_WORD "[^" SPACE_SET "\\p{L}\\p{N}]"
+#define CL100K_WORDS(digits) CL100K_SHAPE("\\p{L}", NO_WORD, digits)
+
+/* The o200k shape: a word is capitals, then small letters; letters without case count as both. */
+#define O200K_SHAPE(capitals, small, after_marks)                                                                      \
+    "[^\\r\\n\\p{L}\\p{N}]?" capitals "*" small "+" ENGLISH_ENDINGS_ANY_CASE "?|[^\\r\\n\\p{L}\\p{N}]?" capitals       \
+    "+" small "*" ENGLISH_ENDINGS_ANY_CASE "?|\\p{N}{1,3}| ?" NO_WORD "+" after_marks "*|" SPACE                       \
+    "*[\\r\\n]+|" SPACE_RUNS
+#define O200K_WORDS O200K_SHAPE("[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]", "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]", "[\\r\\n/]")
+
+/* The same without Han, which makes words of its own: everything but the categories that are no letters or marks. */
+#define KIMI_WORDS                                                                                                     \
+    "\\p{sc:Han}+|" O200K_SHAPE("[^\\p{N}\\p{P}\\p{S}\\p{Z}\\p{C}\\p{Ll}\\p{sc:Han}]",                                 \
+                                "[^\\p{N}\\p{P}\\p{S}\\p{Z}\\p{C}\\p{Lu}\\p{Lt}\\p{sc:Han}]", "[\\r\\n]")
+
+#define DEEPSEEK_V3_WORDS                                                                                              \
+    "[!-/:-@\\[-`{-~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" SPACE          \
+    "*[\\r\\n]+|" SPACE_RUNS
 
 /* Letters with case of the scripts that have it, as DeepSeek-LLM lists them. */
 #define CASED_LETTERS                                                                                                  \
@@ -51,11 +69,19 @@
 static const sl_pretokenizer_rule rules[] = {
     {.name = "gpt-2", .patterns = {GPT2_WORDS}},
     {.name = "llama-bpe", .patterns = {CL100K_WORDS("\\p{N}{1,3}")}, .ignore_merges = true, .adds_bos = true},
+    {.name = "glm4", .patterns = {CL100K_WORDS("\\p{N}{1,3}")}},
     {.name = "qwen2", .patterns = {CL100K_WORDS("\\p{N}")}},
+    {.name = "qwen35", .patterns = {CL100K_SHAPE("[\\p{L}\\p{M}]", "[^" SPACE_SET "\\p{L}\\p{M}\\p{N}]", "\\p{N}")}},
+    {.name = "gpt-4o", .patterns = {O200K_WORDS}},
+    {.name = "kimi-k2", .patterns = {KIMI_WORDS}, .ignore_merges = true},
     {.name = "deepseek-llm",
      .patterns = {"[\\r\\n]", SPACE "?[" CASED_LETTERS "]+", SPACE "?" DEEPSEEK_MARKS, SPACE_AT_END, DEEPSEEK_CJK,
                   "\\p{N}"}},
     {.name = "deepseek-coder", .patterns = {"[\\r\\n]", SPACE "?\\p{L}+", SPACE "?\\p{P}+", DEEPSEEK_CJK, "\\p{N}"}},
+    {.name = "deepseek-v3",
+     .patterns = {"\\p{N}{1,3}", "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{30ff}]+", DEEPSEEK_V3_WORDS}},
+    /* The original also cuts between digits and others after the byte mapping; its vocabulary has no token that joins
+     * them. */
     {.name = "falcon", .patterns = {"[\\p{P}$+<=>^~|`]+", GPT2_WORDS, "[0-9][0-9][0-9]"}},
     {.name = "starcoder", .patterns = {"\\p{N}", GPT2_WORDS}},
 };
@@ -74,7 +100,23 @@ static const struct {
     {"phi-2", "gpt-2"},
     {"llama3", "llama-bpe"},
     {"llama-v3", "llama-bpe"},
+    {"lfm2", "llama-bpe"},
+    {"pixtral", "llama-bpe"},
+    {"falcon3", "llama-bpe"},
+    {"chatglm-bpe", "glm4"},
+    {"dbrx", "glm4"},
+    {"smaug-bpe", "glm4"},
     {"deepseek-r1-qwen", "qwen2"},
+    {"hunyuan", "qwen2"},
+    {"stablelm2", "qwen2"},
+    {"grok-2", "qwen2"},
+    {"llama4", "gpt-4o"},
+    {"minimax-m2", "gpt-4o"},
+    {"bailingmoe", "qwen2"},
+    {"bailingmoe2", "qwen2"},
+    {"llada-moe", "qwen2"},
+    {"hunyuan-dense", "deepseek-v3"},
+    {"joyai-llm", "deepseek-v3"},
     {"refact", "starcoder"},
     {"command-r", "starcoder"},
     {"smollm", "starcoder"},
