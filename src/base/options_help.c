@@ -107,6 +107,24 @@ static bool append_group(sl_text *out, sl_option_group group, sl_command command
     return true;
 }
 
+/* What SIZE and the brackets mean, where they occur. */
+static bool append_legend(sl_text *out, sl_command command)
+{
+    bool has_size = false;
+    bool has_environment = false;
+    for (int i = 0; i < SL_OPTION_COUNT; i++) {
+        const sl_option_row *row = &sl_option_table[i];
+        if (sl_option_belongs(row, command)) {
+            has_size = has_size || row->type == SL_OPTION_TYPE_SIZE;
+            has_environment = has_environment || row->environment != NULL;
+        }
+    }
+    return sl_text_format(out, "%s%s%s", has_size || has_environment ? "\n" : "",
+                          has_size ? "SIZE is bytes, or a number with K, M, G or KiB, MiB, GiB (all binary).\n" : "",
+                          has_environment ? "A name in brackets is an environment variable that sets the option.\n"
+                                          : "");
+}
+
 bool sl_options_help(sl_text *text, sl_command command)
 {
     const sl_command_row *row = &sl_command_table[command];
@@ -120,11 +138,7 @@ bool sl_options_help(sl_text *text, sl_command command)
             return false;
         }
     }
-    return sl_text_format(text,
-                          "\nSIZE is bytes, or a number with K, M, G or KiB, MiB, GiB (all binary).\n"
-                          "A name in brackets is an environment variable that sets the option.\n\n"
-                          "example:\n  %s\n",
-                          row->example);
+    return append_legend(text, command) && sl_text_format(text, "\nexample:\n  %s\n", row->example);
 }
 
 bool sl_options_overview(sl_text *text)
