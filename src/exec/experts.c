@@ -1,0 +1,283 @@
+/* Owns nothing: carries out the ROUTE and EXPERTS steps.
+ *
+ * An EXPERTS step sorts the (token, rank) pairs by expert, asks the store for the distinct experts, computes each as it becomes
+ * ready for all its tokens, and combines the results of a token in routed order.
+ *
+ * Invariants
+ *  (1) An expert's rows are read only between its delivery by the store and its release.
+ *  (2) Everything delivered is released before the store is asked to wait again, so a budget of a single slot makes progress.
+ *  (3) The result of a pair depends on the token and the expert alone; the combination runs over ranks in order: neither the
+ *      order of arrival nor the split over workers changes a bit.
+ *  (4) Every request that was begun is ended, also after an error. */
+#include "exec/steps.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { ROW_GRAIN = 16 };
+
+/* ---- ROUTE ---- */
+
+static bool route_row(const sl_step_run *run, uint32_t row, float *p)
+{
+    const sl_step *step = run->step;
+    const sl_op_attributes *attributes = &step->attributes;
+    uint32_t n_used = attributes->n_used;
+    uint32_t *ids = (uint32_t *)run->outputs[0] + (size_t)row * n_used;
+    float *weights = sl_float_row_of(run->outputs[1], &step->outputs[1], row);
+    memcpy(p, sl_float_row(run->inputs[0], &step->inputs[0], row), attributes->n_experts * sizeof *p);
+    run->kernels->softmax(p, attributes->n_experts);
+    sl_kernel_top_k(p, attributes->n_experts, n_used, ids);
+    float sum = 0.0f;
+    for (uint32_t i = 0; i < n_used; i++) {
+        weights[i] = p[ids[i]];
+        sum += weights[i];
+    }
+    if (!isfinite(sum)) {
+        return false;
+    }
+    float divisor = !attributes->renormalise ? 1.0f : sum > 0x1p-14f ? sum : 0x1p-14f;
+    float scale = attributes->weights_scale == 0.0f ? 1.0f : attributes->weights_scale;
+    for (uint32_t i = 0; i < n_used; i++) {
+        weights[i] = weights[i] / divisor * scale;
+    }
+    return true;
+}
+
+sluice_status sl_step_route(const sl_step_run *step, sluice_error *error)
+{
+    for (uint32_t row = 0; row < step->rows; row++) {
+        if (!route_row(step, row, step->executor->router_scratch)) {
+            return sl_error_set(error, SLUICE_ERROR_FORMAT,
+                                "the router of step %u gives no number for row %u: the weights hold values that are not "
+                                "finite; check the file against its source",
+                                step->step->op, row);
+        }
+    }
+    return SLUICE_OK;
+}
+
+/* ---- EXPERTS ---- */
+
+typedef struct experts_run {
+    const sl_step_run *run;
+    uint32_t n_pairs;
+    uint32_t n_wanted;
+    uint32_t n_ready;
+    bool shared_row; /* one token: every expert reads the same row, nothing is gathered */
+} experts_run;
+
+/* Sort pairs by expert (counting sort: pairs of one expert stay in order) and list the distinct experts: in rank order for a
+ * single token, by number otherwise, which is their order in the file. */
+static void sort_pairs(experts_run *experts)
+{
+    const sl_step_run *run = experts->run;
+    sl_executor *executor = run->executor;
+    uint32_t n_experts = run->step->attributes.n_experts;
+    const uint32_t *ids = run->inputs[1];
+    uint32_t *first = executor->expert_first;
+    memset(first, 0, (n_experts + 1) * sizeof *first);
+    for (uint32_t pair = 0; pair < experts->n_pairs; pair++) {
+        first[ids[pair] + 1]++;
+    }
+    experts->n_wanted = 0;
+    for (uint32_t e = 0; e < n_experts; e++) {
+        if (first[e + 1] > 0 && !experts->shared_row) {
+            executor->wanted[experts->n_wanted++] = e;
+        }
+        first[e + 1] += first[e];
+    }
+    if (experts->shared_row) {
+        memcpy(executor->wanted, ids, experts->n_pairs * sizeof *ids);
+        experts->n_wanted = experts->n_pairs;
+    }
+    for (uint32_t pair = experts->n_pairs; pair-- > 0;) {
+        /* Filling from the back leaves first[e] at the start of expert e once shifted by one. */
+        uint32_t place = --first[ids[pair] + 1];
+        executor->pair_of[place] = pair;
+        executor->place_of[pair] = place;
+    }
+}
+
+/* After sort_pairs expert e's pairs start at first[e + 1]; its count follows from the next start. */
+static uint32_t first_place(const experts_run *experts, uint32_t expert)
+{
+    return experts->run->executor->expert_first[expert + 1];
+}
+
+static uint32_t end_place(const experts_run *experts, uint32_t expert)
+{
+    return expert + 1 < experts->run->step->attributes.n_experts ? first_place(experts, expert + 1) : experts->n_pairs;
+}
+
+static void gather_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const experts_run *experts = argument;
+    const sl_step_run *run = experts->run;
+    const sl_step *step = run->step;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    sl_workers_share(experts->n_pairs, 1, worker, n_workers, &begin, &end);
+    size_t row_bytes = step->inputs[0].row_bytes;
+    for (uint32_t place = begin; place < end; place++) {
+        uint32_t token = run->executor->pair_of[place] / step->attributes.n_used;
+        memcpy((char *)run->outputs[SL_EXPERTS_GATHERED] + row_bytes * place, (const char *)run->inputs[0] + row_bytes * token,
+               row_bytes);
+    }
+}
+
+/* Rows of gate and up, then SwiGLU, for every ready expert. */
+static void gate_up_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const experts_run *experts = argument;
+    const sl_step_run *run = experts->run;
+    const sl_step *step = run->step;
+    const sl_op_attributes *attributes = &step->attributes;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    sl_workers_share(attributes->n_ff, ROW_GRAIN, worker, n_workers, &begin, &end);
+    if (begin == end) {
+        return;
+    }
+    const sl_place *input = &step->inputs[0];
+    uint32_t n_columns = (uint32_t)input->width;
+    for (uint32_t i = 0; i < experts->n_ready; i++) {
+        const sl_expert_view *view = &run->executor->ready[i];
+        uint32_t place = first_place(experts, view->expert);
+        uint32_t n_tokens = end_place(experts, view->expert) - place;
+        const char *x = experts->shared_row ? run->inputs[0]
+                                            : (char *)run->outputs[SL_EXPERTS_GATHERED] + input->row_bytes * place;
+        float *gate = sl_float_row_of(run->outputs[SL_EXPERTS_GATE], &step->outputs[SL_EXPERTS_GATE], place);
+        float *up = sl_float_row_of(run->outputs[SL_EXPERTS_UP], &step->outputs[SL_EXPERTS_UP], place);
+        run->kernels->matmul[attributes->gate_type](view->matrices[0],
+                                                    sl_type_row_bytes(attributes->gate_type, n_columns), n_columns,
+                                                    begin, end, x, input->row_bytes, n_tokens, gate, attributes->n_ff);
+        run->kernels->matmul[attributes->up_type](view->matrices[1], sl_type_row_bytes(attributes->up_type, n_columns),
+                                                  n_columns, begin, end, x, input->row_bytes, n_tokens, up,
+                                                  attributes->n_ff);
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            float *row = gate + (size_t)t * attributes->n_ff + begin;
+            run->kernels->swiglu(row, up + (size_t)t * attributes->n_ff + begin, end - begin, row);
+        }
+    }
+}
+
+/* The activation form of the hidden rows of every ready expert, by row. */
+static void quantize_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const experts_run *experts = argument;
+    const sl_step_run *run = experts->run;
+    const sl_step *step = run->step;
+    const sl_place *hidden = &step->outputs[SL_EXPERTS_HIDDEN];
+    uint32_t unit = 0;
+    for (uint32_t i = 0; i < experts->n_ready; i++) {
+        uint32_t expert = run->executor->ready[i].expert;
+        for (uint32_t place = first_place(experts, expert); place < end_place(experts, expert); place++, unit++) {
+            if (unit % n_workers == worker) {
+                run->kernels->quantize_row[hidden->type](
+                    sl_float_row(run->outputs[SL_EXPERTS_GATE], &step->outputs[SL_EXPERTS_GATE], place),
+                    step->attributes.n_ff, (char *)run->outputs[SL_EXPERTS_HIDDEN] + hidden->row_bytes * place);
+            }
+        }
+    }
+}
+
+static void down_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const experts_run *experts = argument;
+    const sl_step_run *run = experts->run;
+    const sl_step *step = run->step;
+    const sl_op_attributes *attributes = &step->attributes;
+    uint32_t n_embd = (uint32_t)step->outputs[SL_EXPERTS_OUT].width;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    sl_workers_share(n_embd, ROW_GRAIN, worker, n_workers, &begin, &end);
+    if (begin == end) {
+        return;
+    }
+    uint32_t i_hidden = run->outputs[SL_EXPERTS_HIDDEN] != NULL ? SL_EXPERTS_HIDDEN : SL_EXPERTS_GATE;
+    const sl_place *hidden = &step->outputs[i_hidden];
+    for (uint32_t i = 0; i < experts->n_ready; i++) {
+        const sl_expert_view *view = &run->executor->ready[i];
+        uint32_t place = first_place(experts, view->expert);
+        uint32_t n_tokens = end_place(experts, view->expert) - place;
+        run->kernels->matmul[attributes->down_type](
+            view->matrices[2], sl_type_row_bytes(attributes->down_type, attributes->n_ff), attributes->n_ff, begin, end,
+            (char *)run->outputs[i_hidden] + hidden->row_bytes * place, hidden->row_bytes, n_tokens,
+            sl_float_row_of(run->outputs[SL_EXPERTS_PAIR_OUT], &step->outputs[SL_EXPERTS_PAIR_OUT], place), n_embd);
+    }
+}
+
+/* out = sum over ranks, in order, of weight * pair output; by token. */
+static void combine_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const experts_run *experts = argument;
+    const sl_step_run *run = experts->run;
+    const sl_step *step = run->step;
+    uint32_t n_used = step->attributes.n_used;
+    uint32_t n_embd = (uint32_t)step->outputs[SL_EXPERTS_OUT].width;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    sl_workers_share(run->rows, 1, worker, n_workers, &begin, &end);
+    for (uint32_t row = begin; row < end; row++) {
+        const float *weights = sl_float_row(run->inputs[2], &step->inputs[2], row);
+        float *out = sl_float_row_of(run->outputs[SL_EXPERTS_OUT], &step->outputs[SL_EXPERTS_OUT], row);
+        for (uint32_t rank = 0; rank < n_used; rank++) {
+            uint32_t place = run->executor->place_of[row * n_used + rank];
+            run->kernels->accumulate(
+                sl_float_row(run->outputs[SL_EXPERTS_PAIR_OUT], &step->outputs[SL_EXPERTS_PAIR_OUT], place),
+                weights[rank], rank == 0, n_embd, out);
+        }
+    }
+}
+
+static void compute_ready(experts_run *experts)
+{
+    const sl_step_run *run = experts->run;
+    sl_workers *workers = run->executor->config.workers;
+    sl_workers_run(workers, gate_up_task, experts);
+    if (run->outputs[SL_EXPERTS_HIDDEN] != NULL) {
+        sl_workers_run(workers, quantize_task, experts);
+    }
+    sl_workers_run(workers, down_task, experts);
+}
+
+static sluice_status compute_all(experts_run *experts, sl_store_request *request, sluice_error *error)
+{
+    sl_executor *executor = experts->run->executor;
+    sl_store *store = executor->config.store;
+    for (;;) {
+        SL_TRY(sl_store_wait(store, request, executor->ready, experts->n_wanted, &experts->n_ready, error));
+        if (experts->n_ready == 0) {
+            return SLUICE_OK;
+        }
+        compute_ready(experts);
+        for (uint32_t i = 0; i < experts->n_ready; i++) {
+            sl_store_release(store, request, &executor->ready[i]);
+        }
+    }
+}
+
+sluice_status sl_step_experts(const sl_step_run *step, sluice_error *error)
+{
+    sl_executor *executor = step->executor;
+    sl_workers *workers = executor->config.workers;
+    experts_run experts = {
+        .run = step, .n_pairs = step->rows * step->step->attributes.n_used, .shared_row = step->rows == 1};
+    sort_pairs(&experts);
+    sl_store_request request;
+    SL_TRY(sl_store_begin(executor->config.store, &request, step->step->attributes.expert_layer, executor->wanted,
+                          experts.n_wanted, executor->progress, error));
+    if (!experts.shared_row) {
+        sl_workers_run(workers, gather_task, &experts);
+    }
+    sluice_status status = compute_all(&experts, &request, error);
+    sl_store_end(executor->config.store, &request);
+    SL_TRY(status);
+    if (step->rows > 1) {
+        sl_workers_run(workers, combine_task, &experts);
+    } else {
+        combine_task(&experts, 0, 1);
+    }
+    return SLUICE_OK;
+}

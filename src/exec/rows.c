@@ -1,0 +1,254 @@
+/* Owns nothing: carries out every step but routing and experts by splitting it over the workers.
+ *
+ * Two ways to split: element-wise steps by row of the batch, products by row of the weight. A step that is too small to be worth
+ * a meeting of the workers runs on the caller alone; the bits are the same either way. */
+#include "exec/steps.h"
+
+#include <string.h>
+
+enum {
+    MATMUL_GRAIN = 16,          /* weight rows: a whole cache line of outputs */
+    PARALLEL_ELEMENTS = 1 << 15 /* element-wise work below this is not split */
+};
+
+static uint32_t width_of(const sl_place *place)
+{
+    return (uint32_t)place->width;
+}
+
+static void norm_heads(const sl_step_run *run, float *row)
+{
+    const sl_step *step = run->step;
+    uint32_t group = step->attributes.head_dim;
+    for (uint32_t begin = 0; begin < width_of(&step->inputs[0]); begin += group) {
+        run->kernels->rms_norm(row + begin, run->inputs[1], group, step->attributes.epsilon, row + begin);
+    }
+}
+
+static void add_row(const sl_step_run *run, uint32_t row, float *out)
+{
+    const sl_place *second = &run->step->inputs[1];
+    bool is_vector = second->kind == SL_PLACE_BINDING && second->rows == 1 && run->step->inputs[0].rows != 1;
+    const float *b = is_vector ? run->inputs[1] : sl_float_row(run->inputs[1], second, row);
+    run->kernels->add(sl_float_row(run->inputs[0], &run->step->inputs[0], row), b,
+                      width_of(&run->step->outputs[0]), out);
+}
+
+static void embed_row(const sl_step_run *run, uint32_t row, float *out)
+{
+    const sl_place *table = &run->step->inputs[1];
+    uint32_t token = (uint32_t)((const int32_t *)run->inputs[0])[row];
+    run->kernels->decode_row[table->type]((const char *)run->inputs[1] + table->row_bytes * token, out, table->width);
+}
+
+static void rope_table_row(const sl_step_run *run, uint32_t row, float *out)
+{
+    const sl_op_attributes *attributes = &run->step->attributes;
+    sl_rope_config config = {.n_rot = attributes->n_rot,
+                             .base = attributes->rope_base,
+                             .scale = attributes->rope_scale,
+                             .factors = run->inputs[1]};
+    run->kernels->rope_table(&config, (uint32_t)((const int32_t *)run->inputs[0])[row], out);
+}
+
+static void add_rms_norm_row(const sl_step_run *run, uint32_t row, float *sum)
+{
+    const sl_step *step = run->step;
+    uint32_t n = width_of(&step->inputs[0]);
+    run->kernels->add(sl_float_row(run->inputs[0], &step->inputs[0], row),
+                      sl_float_row(run->inputs[1], &step->inputs[1], row), n, sum);
+    run->kernels->rms_norm(sum, run->inputs[2], n, step->attributes.epsilon,
+                           sl_float_row_of(run->outputs[1], &step->outputs[1], row));
+}
+
+static void quantize_row(const sl_step_run *run, uint32_t row)
+{
+    const sl_place *out = &run->step->outputs[0];
+    run->kernels->quantize_row[out->type](sl_float_row(run->inputs[0], &run->step->inputs[0], row),
+                                          width_of(&run->step->inputs[0]),
+                                          (char *)run->outputs[0] + out->row_bytes * row);
+}
+
+/* One row of an element-wise step. */
+static void run_row(const sl_step_run *run, uint32_t row)
+{
+    const sl_step *step = run->step;
+    const sl_kernel_table *kernels = run->kernels;
+    const sl_op_attributes *attributes = &step->attributes;
+    uint32_t n = width_of(&step->outputs[0]);
+    const float *x = sl_float_row(run->inputs[0], &step->inputs[0], row);
+    float *out = sl_float_row_of(run->outputs[0], &step->outputs[0], row);
+    switch (step->kind) {
+    case SL_OP_EMBED: embed_row(run, row, out); break;
+    case SL_OP_RMS_NORM: kernels->rms_norm(x, run->inputs[1], n, attributes->epsilon, out); break;
+    case SL_OP_NORM_HEADS: norm_heads(run, out); break;
+    case SL_OP_ADD: add_row(run, row, out); break;
+    case SL_OP_MULTIPLY: kernels->multiply(x, sl_float_row(run->inputs[1], &step->inputs[1], row), n, out); break;
+    case SL_OP_CLAMP: kernels->clamp(x, n, attributes->limit, out); break;
+    case SL_OP_SILU: kernels->silu(x, n, out); break;
+    case SL_OP_GELU: kernels->gelu(x, n, out); break;
+    case SL_OP_SOFTMAX:
+        memcpy(out, x, n * sizeof *out);
+        kernels->softmax(out, n);
+        break;
+    case SL_OP_SIGMOID_SCALE:
+        kernels->sigmoid_scale(x, *sl_float_row(run->inputs[1], &step->inputs[1], row), n, out);
+        break;
+    case SL_OP_ROPE_TABLE: rope_table_row(run, row, out); break;
+    case SL_OP_ROPE:
+        kernels->rope(out, attributes->n_heads, attributes->head_dim, attributes->n_rot, attributes->pairing,
+                      sl_float_row(run->inputs[1], &step->inputs[1], row));
+        break;
+    case SL_OP_SWIGLU: kernels->swiglu(x, sl_float_row(run->inputs[1], &step->inputs[1], row), n, out); break;
+    case SL_OP_ADD_RMS_NORM: add_rms_norm_row(run, row, out); break;
+    case SL_OP_QUANTIZE: quantize_row(run, row); break;
+    case SL_OP_MATMUL:
+    case SL_OP_MATMUL_SWIGLU:
+    case SL_OP_KV_STORE:
+    case SL_OP_ATTENTION:
+    case SL_OP_ROUTE:
+    case SL_OP_EXPERTS:
+    case SL_OP_KIND_COUNT: break; /* not row by row */
+    }
+}
+
+static void rows_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const sl_step_run *run = argument;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    sl_workers_share(run->rows, 1, worker, n_workers, &begin, &end);
+    for (uint32_t row = begin; row < end; row++) {
+        run_row(run, row);
+    }
+}
+
+static void matmul_rows(const sl_step_run *run, uint32_t i_weight, uint32_t begin, uint32_t end, float *out)
+{
+    const sl_place *x = &run->step->inputs[0];
+    const sl_place *weight = &run->step->inputs[i_weight];
+    run->kernels->matmul[weight->type](run->inputs[i_weight], weight->row_bytes, (uint32_t)weight->width, begin, end,
+                                       run->inputs[0], x->row_bytes, run->rows, out,
+                                       run->step->outputs[0].width);
+}
+
+static void matmul_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const sl_step_run *run = argument;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    sl_workers_share((uint32_t)run->step->outputs[0].width, MATMUL_GRAIN, worker, n_workers, &begin, &end);
+    if (begin == end) {
+        return;
+    }
+    float *out = run->outputs[0];
+    matmul_rows(run, 1, begin, end, out);
+    const float *bias = run->inputs[2];
+    for (uint32_t row = 0; row < run->rows && bias != NULL; row++) {
+        float *y = sl_float_row_of(out, &run->step->outputs[0], row) + begin;
+        run->kernels->add(y, bias + begin, end - begin, y);
+    }
+}
+
+/* The gate's rows land in the output, the up rows beside them in the second output, scratch of the step. */
+static void matmul_swiglu_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const sl_step_run *run = argument;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    sl_workers_share((uint32_t)run->step->outputs[0].width, MATMUL_GRAIN, worker, n_workers, &begin, &end);
+    if (begin == end) {
+        return;
+    }
+    matmul_rows(run, 1, begin, end, run->outputs[0]);
+    matmul_rows(run, 2, begin, end, run->outputs[SL_SWIGLU_UP]);
+    for (uint32_t row = 0; row < run->rows; row++) {
+        float *gate = sl_float_row_of(run->outputs[0], &run->step->outputs[0], row) + begin;
+        const float *up = sl_float_row(run->outputs[SL_SWIGLU_UP], &run->step->outputs[SL_SWIGLU_UP], row) + begin;
+        run->kernels->swiglu(gate, up, end - begin, gate);
+    }
+}
+
+static size_t kv_element_bytes(sl_type type)
+{
+    return type == SL_TYPE_F16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+static sl_kv_type kv_type_of(sl_type type)
+{
+    return type == SL_TYPE_F16 ? SL_KV_F16 : SL_KV_F32;
+}
+
+/* Where a KV head's row of a position lies: caches are [n_kv_heads][kv_capacity][dim]. */
+static char *kv_row(const sl_step_run *run, void *cache, const sl_place *place, uint32_t head, uint32_t position,
+                    uint32_t dim)
+{
+    return (char *)cache + (((uint64_t)head * run->run->kv_capacity + position) * dim) * kv_element_bytes(place->type);
+}
+
+static void kv_store(const sl_step_run *run)
+{
+    const sl_step *step = run->step;
+    const sl_op_attributes *attributes = &step->attributes;
+    const int32_t *positions = run->inputs[2];
+    for (uint32_t row = 0; row < run->rows; row++) {
+        const float *k = sl_float_row(run->inputs[0], &step->inputs[0], row);
+        const float *v = sl_float_row(run->inputs[1], &step->inputs[1], row);
+        uint32_t position = (uint32_t)positions[row];
+        for (uint32_t head = 0; head < attributes->n_kv_heads; head++) {
+            run->kernels->store_kv(k + (size_t)head * attributes->head_dim, attributes->head_dim,
+                                   kv_type_of(step->inputs[3].type),
+                                   kv_row(run, run->inputs[3], &step->inputs[3], head, position, attributes->head_dim));
+            run->kernels->store_kv(v + (size_t)head * attributes->value_dim, attributes->value_dim,
+                                   kv_type_of(step->inputs[4].type),
+                                   kv_row(run, run->inputs[4], &step->inputs[4], head, position, attributes->value_dim));
+        }
+    }
+}
+
+static void attention_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const sl_step_run *run = argument;
+    const sl_step *step = run->step;
+    const sl_op_attributes *attributes = &step->attributes;
+    const int32_t *positions = run->inputs[1];
+    uint32_t n_kv_heads = attributes->n_kv_heads;
+    uint32_t group = attributes->n_heads / n_kv_heads;
+    /* Later tokens see more positions, so units are dealt out one by one. */
+    for (uint32_t unit = worker; unit < run->rows * n_kv_heads; unit += n_workers) {
+        uint32_t row = unit / n_kv_heads;
+        uint32_t head = unit % n_kv_heads;
+        sl_attention_task task = {
+            .queries = sl_float_row(run->inputs[0], &step->inputs[0], row) + (size_t)head * group * attributes->head_dim,
+            .n_queries = group,
+            .key_dim = attributes->head_dim,
+            .value_dim = attributes->value_dim,
+            .keys = kv_row(run, run->inputs[2], &step->inputs[2], head, 0, attributes->head_dim),
+            .values = kv_row(run, run->inputs[3], &step->inputs[3], head, 0, attributes->value_dim),
+            .kv_type = kv_type_of(step->inputs[2].type),
+            .n_positions = (uint32_t)positions[row] + 1,
+            .scale = attributes->scale,
+            .out = sl_float_row_of(run->outputs[0], &step->outputs[0], row) + (size_t)head * group * attributes->value_dim,
+            .scratch = run->executor->attention_scratch + run->executor->attention_stride * worker,
+        };
+        run->kernels->attention(&task);
+    }
+}
+
+void sl_step_rows(const sl_step_run *step)
+{
+    sl_workers *workers = step->executor->config.workers;
+    switch (step->step->kind) {
+    case SL_OP_MATMUL: sl_workers_run(workers, matmul_task, (void *)step); return;
+    case SL_OP_MATMUL_SWIGLU: sl_workers_run(workers, matmul_swiglu_task, (void *)step); return;
+    case SL_OP_ATTENTION: sl_workers_run(workers, attention_task, (void *)step); return;
+    case SL_OP_KV_STORE: kv_store(step); return;
+    default: break;
+    }
+    uint64_t n_elements = step->step->outputs[0].width * step->rows;
+    if (step->rows > 1 && n_elements >= PARALLEL_ELEMENTS) {
+        sl_workers_run(workers, rows_task, (void *)step);
+    } else {
+        rows_task((void *)step, 0, 1);
+    }
+}

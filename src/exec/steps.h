@@ -1,0 +1,51 @@
+/* Shared by the files of this folder: the executor's state and the functions that carry out one step. */
+#ifndef SL_EXEC_STEPS_H
+#define SL_EXEC_STEPS_H
+
+#include "exec/executor.h"
+
+struct sl_executor {
+    sl_executor_config config;
+    uint32_t n_workers;
+
+    /* Per worker, `stride` floats apart: [n_workers][...] */
+    float *attention_scratch; /* owned */
+    size_t attention_stride;
+    float *router_scratch; /* owned; [n_workers][max_experts] */
+
+    /* Of the EXPERTS step; pairs are (token, rank). */
+    uint32_t *expert_first;   /* owned; [max_experts + 1]: where an expert's pairs start in pair order */
+    uint32_t *pair_of;        /* owned; [max_rows * max_used]: pair at a place in pair order */
+    uint32_t *place_of;       /* owned; [max_rows * max_used]: place of a pair */
+    uint32_t *wanted;         /* owned; [max_experts]: distinct experts in the order in which they are asked for */
+    uint64_t *progress;       /* owned; [max_experts]: for the store */
+    sl_expert_view *ready;    /* owned; [max_experts] */
+};
+
+/* One step with its places turned into pointers. thread: immutable while the workers run it. */
+typedef struct sl_step_run {
+    sl_executor *executor;
+    const sl_kernel_table *kernels;
+    const sl_step *step;
+    const sl_run *run;
+    void *inputs[SL_OP_MAX_INPUTS];   /* NULL: absent */
+    void *outputs[SL_OP_MAX_OUTPUTS]; /* NULL: absent */
+    uint32_t rows;
+} sl_step_run;
+
+static inline const float *sl_float_row(const void *base, const sl_place *place, uint32_t row)
+{
+    return (const float *)((const char *)base + place->row_bytes * row);
+}
+
+static inline float *sl_float_row_of(void *base, const sl_place *place, uint32_t row)
+{
+    return (float *)((char *)base + place->row_bytes * row);
+}
+
+/* Every kind but EXPERTS; cannot fail. */
+void sl_step_rows(const sl_step_run *step);
+SLUICE_NODISCARD sluice_status sl_step_route(const sl_step_run *step, sluice_error *error);
+SLUICE_NODISCARD sluice_status sl_step_experts(const sl_step_run *step, sluice_error *error);
+
+#endif
