@@ -1,8 +1,9 @@
 /* Build, compile and run graphs of tensor operations on the kernels of Sluice, without a model.
  *
- * A graph is described with no data, compiled once for a largest number of rows (its memory is planned then), and run as often
- * as wanted; a run allocates nothing. Values are float tensors [rows][width], weights are [out][in] of any type the engine
- * reads. The result of a row does not depend on the other rows, the number of threads or the instruction set.
+ * A graph is described with no data, compiled once for a largest number of rows (its memory is planned then), and run
+ * as often as wanted; a run allocates nothing. Values are float tensors [rows][width], weights are [out][in] of any
+ * type the engine reads. The result of a row does not depend on the other rows, the number of threads or the
+ * instruction set.
  *
  * Threads: a graph belongs to one thread while it is built; a compiled graph to one thread at a time. */
 #ifndef SLUICE_GRAPH_H
@@ -60,7 +61,7 @@ typedef struct sluice_graph_estimate {
     uint64_t activation_bytes; /* arena of the intermediate values */
     uint64_t weight_bytes;
     uint64_t input_bytes;
-    uint64_t peak_bytes;       /* their sum */
+    uint64_t peak_bytes; /* their sum */
 } sluice_graph_estimate;
 
 /* Errors: ARGUMENT with the kept building error. */

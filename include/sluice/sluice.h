@@ -1,12 +1,12 @@
 /* Sluice: run Mixture-of-Experts language models that are bigger than memory.
  *
- * An engine holds one model: its dense weights in memory and an arena of expert slots, filled from the GGUF file on demand.
- * Sessions of an engine each have their own KV cache and position. Nothing is shared between engines: several, with
- * different models, may live in one process.
+ * An engine holds one model: its dense weights in memory and an arena of expert slots, filled from the GGUF file on
+ * demand. Sessions of an engine each have their own KV cache and position. Nothing is shared between engines: several,
+ * with different models, may live in one process.
  *
  * Ownership: whoever opens closes; close functions take the address of the pointer and set it to NULL; NULL is ignored.
- * Strings in options are read during the call that takes them. Threads: an engine may be used by several threads at once, a
- * session or a sampler by one at a time. The library never exits, aborts or prints. */
+ * Strings in options are read during the call that takes them. Threads: an engine may be used by several threads at
+ * once, a session or a sampler by one at a time. The library never exits, aborts or prints. */
 #ifndef SLUICE_SLUICE_H
 #define SLUICE_SLUICE_H
 
@@ -23,7 +23,8 @@ extern "C" {
 /* "0.1.0" */
 SLUICE_API const char *sluice_version(void);
 
-/* ---- Files: what is in a GGUF file, without loading it ------------------------------------------------------------- */
+/* ---- Files: what is in a GGUF file, without loading it -------------------------------------------------------------
+ */
 
 typedef struct sluice_file sluice_file;
 
@@ -32,11 +33,11 @@ SLUICE_API SLUICE_NODISCARD sluice_status sluice_file_open(sluice_file **out, co
 SLUICE_API void sluice_file_close(sluice_file **file);
 
 typedef struct sluice_file_summary {
-    uint32_t version;         /* of the format */
-    uint32_t n_files;         /* above 1: a split set */
-    uint64_t file_bytes;      /* of all files */
+    uint32_t version;    /* of the format */
+    uint32_t n_files;    /* above 1: a split set */
+    uint64_t file_bytes; /* of all files */
     uint64_t alignment;
-    uint64_t n_values;        /* metadata entries */
+    uint64_t n_values; /* metadata entries */
     uint64_t n_tensors;
     const char *architecture; /* "qwen3moe"; "" when absent; valid until close */
     /* The rest is 0 or false when no supported family is recognised; `unsupported` then says why. */
@@ -52,9 +53,9 @@ SLUICE_API void sluice_file_summarize(const sluice_file *file, sluice_file_summa
 SLUICE_API const char *sluice_file_path(const sluice_file *file, uint32_t index);
 
 typedef struct sluice_file_value {
-    const char *key;       /* valid until close */
-    const char *type;      /* "u32", "string", "array of string", ... */
-    uint64_t count;        /* elements of an array, else 1 */
+    const char *key;  /* valid until close */
+    const char *type; /* "u32", "string", "array of string", ... */
+    uint64_t count;   /* elements of an array, else 1 */
 } sluice_file_value;
 /* false past the end. */
 SLUICE_API bool sluice_file_value_at(const sluice_file *file, uint64_t index, sluice_file_value *value);
@@ -75,17 +76,18 @@ SLUICE_API bool sluice_file_tensor_at(const sluice_file *file, uint64_t index, s
 
 /* Where the experts of one MoE layer lie. */
 typedef struct sluice_file_expert_layer {
-    uint32_t layer;           /* of the model */
+    uint32_t layer; /* of the model */
     uint32_t n_experts;
-    uint64_t expert_bytes;    /* of one expert: gate, up and down */
-    const char *types[3];     /* of gate, up, down */
+    uint64_t expert_bytes; /* of one expert: gate, up and down */
+    const char *types[3];  /* of gate, up, down */
     uint32_t files[3];
     uint64_t first_offset[3]; /* of expert 0's matrices */
     uint64_t stride[3];       /* from expert to expert; 0 when each lies for itself */
 } sluice_file_expert_layer;
 SLUICE_API bool sluice_file_expert_layer_at(const sluice_file *file, uint32_t index, sluice_file_expert_layer *layer);
 
-/* ---- Vocabulary: text to tokens and back, without loading weights ------------------------------------------------- */
+/* ---- Vocabulary: text to tokens and back, without loading weights -------------------------------------------------
+ */
 
 typedef struct sluice_vocabulary sluice_vocabulary;
 
@@ -95,8 +97,8 @@ SLUICE_API void sluice_vocabulary_close(sluice_vocabulary **vocabulary);
 SLUICE_API uint32_t sluice_vocabulary_size(const sluice_vocabulary *vocabulary);
 SLUICE_API bool sluice_vocabulary_is_stop(const sluice_vocabulary *vocabulary, int32_t token);
 
-/* Encode `length` bytes. `add_special` puts BOS and EOS by the file's rules; `parse_special` turns texts of control tokens
- * into those tokens. `*tokens` is freed with sluice_free. */
+/* Encode `length` bytes. `add_special` puts BOS and EOS by the file's rules; `parse_special` turns texts of control
+ * tokens into those tokens. `*tokens` is freed with sluice_free. */
 SLUICE_API SLUICE_NODISCARD sluice_status sluice_tokenize(const sluice_vocabulary *vocabulary, const char *text,
                                                           size_t length, bool add_special, bool parse_special,
                                                           int32_t **tokens, size_t *n_tokens, sluice_error *error);
@@ -106,7 +108,8 @@ SLUICE_API SLUICE_NODISCARD sluice_status sluice_detokenize(const sluice_vocabul
                                                             size_t *length, sluice_error *error);
 SLUICE_API void sluice_free(void *pointer);
 
-/* ---- Engine ------------------------------------------------------------------------------------------------------- */
+/* ---- Engine -------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct sluice_engine sluice_engine;
 
@@ -120,8 +123,8 @@ typedef enum sluice_log_level {
 
 typedef enum sluice_kv_type { SLUICE_KV_F16, SLUICE_KV_F32 } sluice_kv_type;
 
-/* Memory from the caller. `allocate` returns at least `bytes` bytes aligned to `alignment` (a power of two) or NULL. Both are
- * called from any thread. */
+/* Memory from the caller. `allocate` returns at least `bytes` bytes aligned to `alignment` (a power of two) or NULL.
+ * Both are called from any thread. */
 typedef struct sluice_allocator {
     void *(*allocate)(void *user, size_t bytes, size_t alignment);
     void (*release)(void *user, void *pointer);
@@ -136,8 +139,8 @@ typedef struct sluice_engine_options {
     uint32_t n_threads;        /* 0: usable physical cores */
     uint32_t prefill_chunk;    /* tokens at once, 1 to 512; 0: the most the budget allows up to 512 */
     sluice_kv_type kv_type;
-    const char *cpu_mask; /* "auto" (NULL), "generic", "avx2", "avx512" */
-    const char *io;       /* "auto" (NULL), "uring", "pread" */
+    const char *cpu_mask;                                              /* "auto" (NULL), "generic", "avx2", "avx512" */
+    const char *io;                                                    /* "auto" (NULL), "uring", "pread" */
     void (*log)(void *user, sluice_log_level level, const char *line); /* may be NULL; any thread */
     void *log_user;
     sluice_log_level log_level;
@@ -153,30 +156,31 @@ SLUICE_API void sluice_engine_options_init(sluice_engine_options *options);
 /* What an engine uses of its budget, known before a weight is read; bytes. */
 typedef struct sluice_memory_plan {
     uint64_t budget_bytes;
-    uint64_t process_bytes;     /* program, libraries, thread stacks, page tables */
-    uint64_t dense_bytes;       /* dense weights */
-    uint64_t kv_bytes;          /* all planned sessions */
-    uint64_t activation_bytes;  /* arenas and logits of all planned sessions */
+    uint64_t process_bytes;    /* program, libraries, thread stacks, page tables */
+    uint64_t dense_bytes;      /* dense weights */
+    uint64_t kv_bytes;         /* all planned sessions */
+    uint64_t activation_bytes; /* arenas and logits of all planned sessions */
     uint64_t io_bytes;
-    uint64_t text_bytes;        /* vocabulary */
-    uint64_t other_bytes;       /* metadata, graphs, programs */
-    uint64_t slot_bytes;        /* of one expert slot */
-    uint64_t n_slots;           /* what the rest of the budget buys */
-    uint64_t minimum_slots;     /* what one layer of one token needs */
-    uint64_t maximum_slots;     /* every expert of every layer */
-    uint64_t total_bytes;       /* what will be used: at most the budget */
-    uint64_t floor_bytes;       /* the smallest budget that works with these options */
-    uint64_t resident_bytes;    /* the smallest budget in which every expert stays in memory */
-    uint32_t prefill_chunk;     /* tokens at once */
+    uint64_t text_bytes;     /* vocabulary */
+    uint64_t other_bytes;    /* metadata, graphs, programs */
+    uint64_t slot_bytes;     /* of one expert slot */
+    uint64_t n_slots;        /* what the rest of the budget buys */
+    uint64_t minimum_slots;  /* what one layer of one token needs */
+    uint64_t maximum_slots;  /* every expert of every layer */
+    uint64_t total_bytes;    /* what will be used: at most the budget */
+    uint64_t floor_bytes;    /* the smallest budget that works with these options */
+    uint64_t resident_bytes; /* the smallest budget in which every expert stays in memory */
+    uint32_t prefill_chunk;  /* tokens at once */
     uint32_t context_length;
 } sluice_memory_plan;
 
-/* Read headers only and plan. SLUICE_ERROR_BUDGET, with a sentence that names every part and the floor, when it cannot fit;
- * `plan` is filled then too. */
+/* Read headers only and plan. SLUICE_ERROR_BUDGET, with a sentence that names every part and the floor, when it cannot
+ * fit; `plan` is filled then too. */
 SLUICE_API SLUICE_NODISCARD sluice_status sluice_engine_plan(const sluice_engine_options *options,
                                                              sluice_memory_plan *plan, sluice_error *error);
 
-/* Plan, then load the dense weights. Errors: as the plan; NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY, SYSTEM, CANCELLED. */
+/* Plan, then load the dense weights. Errors: as the plan; NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY, SYSTEM,
+ * CANCELLED. */
 SLUICE_API SLUICE_NODISCARD sluice_status sluice_engine_open(sluice_engine **out, const sluice_engine_options *options,
                                                              sluice_error *error);
 /* All sessions must be closed. */
@@ -190,7 +194,8 @@ SLUICE_API const char *sluice_engine_isa(const sluice_engine *engine);        /*
 SLUICE_API const char *sluice_engine_io_backend(const sluice_engine *engine); /* "pread, direct" */
 SLUICE_API uint32_t sluice_engine_n_threads(const sluice_engine *engine);
 
-/* The compiled graphs of the model for `rows` tokens at once, with their memory plans, as text; freed with sluice_free. */
+/* The compiled graphs of the model for `rows` tokens at once, with their memory plans, as text; freed with sluice_free.
+ */
 SLUICE_API SLUICE_NODISCARD sluice_status sluice_engine_dump_graph(sluice_engine *engine, uint32_t rows, char **text,
                                                                    sluice_error *error);
 
@@ -198,9 +203,9 @@ SLUICE_API SLUICE_NODISCARD sluice_status sluice_engine_dump_graph(sluice_engine
 typedef struct sluice_engine_stats {
     uint64_t expert_requests, expert_hits, expert_misses, expert_evictions;
     uint64_t bytes_read;
-    uint64_t expert_bytes; /* bytes of the missed experts alone */
-    double io_wait_ms;     /* waited with nothing to compute */
-    double io_busy_ms;     /* at least one read in flight */
+    uint64_t expert_bytes;   /* bytes of the missed experts alone */
+    double io_wait_ms;       /* waited with nothing to compute */
+    double io_busy_ms;       /* at least one read in flight */
     uint64_t mem_peak_bytes; /* the kernel's figure for the process */
     uint64_t mem_by_tag[7];  /* now; sluice_memory_tag_name gives the names */
 } sluice_engine_stats;
@@ -209,7 +214,8 @@ SLUICE_API void sluice_engine_stats_reset(sluice_engine *engine);
 enum { SLUICE_MEMORY_TAGS = 7 };
 SLUICE_API const char *sluice_memory_tag_name(uint32_t tag);
 
-/* ---- Sessions ------------------------------------------------------------------------------------------------------ */
+/* ---- Sessions ------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct sluice_session sluice_session;
 
@@ -224,13 +230,14 @@ SLUICE_API void sluice_session_reset(sluice_session *session);
 
 typedef enum sluice_logits_want { SLUICE_LOGITS_NONE, SLUICE_LOGITS_LAST, SLUICE_LOGITS_ALL } sluice_logits_want;
 
-/* Receives the logits of one position, [n_vocab], valid during the call; positions come in order. false stops the evaluation
- * with SLUICE_ERROR_CANCELLED. */
+/* Receives the logits of one position, [n_vocab], valid during the call; positions come in order. false stops the
+ * evaluation with SLUICE_ERROR_CANCELLED. */
 typedef bool sluice_logits_fn(void *user, uint32_t position, const float *logits);
 
-/* Evaluate tokens at the next positions, in chunks. Logits are computed for the positions wanted; `on_logits` may be NULL with
- * NONE or when sluice_session_logits is used after LAST. After an error the position is that of the last whole chunk, and
- * the session can go on. Errors: ARGUMENT (token outside the vocabulary, context full), IO, CHANGED, CANCELLED. */
+/* Evaluate tokens at the next positions, in chunks. Logits are computed for the positions wanted; `on_logits` may be
+ * NULL with NONE or when sluice_session_logits is used after LAST. After an error the position is that of the last
+ * whole chunk, and the session can go on. Errors: ARGUMENT (token outside the vocabulary, context full), IO, CHANGED,
+ * CANCELLED. */
 SLUICE_API SLUICE_NODISCARD sluice_status sluice_session_eval(sluice_session *session, const int32_t *tokens,
                                                               size_t n_tokens, sluice_logits_want want,
                                                               sluice_logits_fn *on_logits, void *user,
@@ -240,17 +247,18 @@ SLUICE_API const float *sluice_session_logits(const sluice_session *session);
 /* 64-bit hash over all logits rows delivered since open or reset, in order. */
 SLUICE_API uint64_t sluice_session_logits_hash(const sluice_session *session);
 
-/* Make the evaluation or generation in progress, or the next one, end with SLUICE_ERROR_CANCELLED. Safe from any thread and
- * from a signal handler. */
+/* Make the evaluation or generation in progress, or the next one, end with SLUICE_ERROR_CANCELLED. Safe from any thread
+ * and from a signal handler. */
 SLUICE_API void sluice_session_cancel(sluice_session *session);
 
-/* ---- Sampling and generation ----------------------------------------------------------------------------------------- */
+/* ---- Sampling and generation
+ * ----------------------------------------------------------------------------------------- */
 
 typedef struct sluice_sampling {
-    float temperature; /* 0: greedy */
-    uint32_t top_k;    /* 0: off */
-    float top_p;       /* 1: off */
-    float min_p;       /* 0: off */
+    float temperature;        /* 0: greedy */
+    uint32_t top_k;           /* 0: off */
+    float top_p;              /* 1: off */
+    float min_p;              /* 0: off */
     float repetition_penalty; /* 1: off */
     uint32_t penalty_window;  /* last tokens it looks at */
     uint64_t seed;
@@ -259,8 +267,8 @@ typedef struct sluice_sampling {
 /* temperature 0.8, top_k 40, top_p 0.95, min_p 0.05, penalty 1 over 64 tokens, seed 0. */
 SLUICE_API void sluice_sampling_init(sluice_sampling *sampling);
 
-/* A piece of text, whole UTF-8 characters only (bytes that are no UTF-8 come as they are). false ends the generation, which
- * then succeeds. */
+/* A piece of text, whole UTF-8 characters only (bytes that are no UTF-8 come as they are). false ends the generation,
+ * which then succeeds. */
 typedef bool sluice_text_fn(void *user, const char *bytes, size_t length);
 
 typedef struct sluice_generation {
@@ -278,26 +286,28 @@ typedef struct sluice_generation {
 typedef struct sluice_generation_result {
     uint32_t prompt_tokens;
     uint32_t generated_tokens;
-    bool stopped;        /* by a stop token */
-    double prefill_ms;   /* evaluating the prompt */
-    double ttft_ms;      /* from the call to the first token */
-    double decode_ms;    /* from the first token to the last */
+    bool stopped;      /* by a stop token */
+    double prefill_ms; /* evaluating the prompt */
+    double ttft_ms;    /* from the call to the first token */
+    double decode_ms;  /* from the first token to the last */
     double prefill_tok_s;
     double decode_tok_s; /* 0 with fewer than 2 tokens */
 } sluice_generation_result;
 
-/* Evaluate the prompt at the session's position, then draw tokens. `result` is filled up to where it came, also on failure
- * and on cancel. */
+/* Evaluate the prompt at the session's position, then draw tokens. `result` is filled up to where it came, also on
+ * failure and on cancel. */
 SLUICE_API SLUICE_NODISCARD sluice_status sluice_session_generate(sluice_session *session,
                                                                   const sluice_generation *generation,
                                                                   sluice_generation_result *result,
                                                                   sluice_error *error);
 
-/* ---- Quantising ------------------------------------------------------------------------------------------------------ */
+/* ---- Quantising
+ * ------------------------------------------------------------------------------------------------------ */
 
 typedef struct sluice_quantize_options {
     const char *type; /* "Q4_K", "Q8_0", "F16", ...: for matrices; vectors and routers stay F32 */
-    /* Overrides, first match wins: "pattern=TYPE" with * and ? in the pattern, as in "*ffn_down_exps*=Q5_0". */
+    /* Overrides for matrices and stacks of them, routers included, first match wins: "pattern=TYPE" with * and ? in the
+     * pattern, as in "*ffn_down_exps*=Q5_0". */
     const char *const *overrides; /* [n_overrides] */
     size_t n_overrides;
     uint32_t n_threads; /* 0: usable cores */
@@ -312,8 +322,9 @@ typedef struct sluice_quantize_result {
     uint64_t n_fallback; /* rows that do not divide into the type's blocks and took another type */
 } sluice_quantize_result;
 
-/* Write `output_path` with other tensor types. It appears under that name only when complete. A row that is no multiple of the
- * type's block falls back to a 32-wide type of at least the same precision. Requantising an already quantised input is allowed. */
+/* Write `output_path` with other tensor types. It appears under that name only when complete. A row that is no multiple
+ * of the type's block falls back to a 32-wide type of at least the same precision. Requantising an already quantised
+ * input is allowed. */
 SLUICE_API SLUICE_NODISCARD sluice_status sluice_quantize(const char *input_path, const char *output_path,
                                                           const sluice_quantize_options *options,
                                                           sluice_quantize_result *result, sluice_error *error);

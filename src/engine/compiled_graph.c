@@ -1,7 +1,7 @@
 /* Owns graphs that callers build, and what they compile to: a program, its arena, its weights.
  *
- * Invariants: (1) a compiled graph holds copies of everything it needs, so graph and weight data may go away; (2) a run that is
- * not refused before it starts succeeds; (3) a run allocates nothing. */
+ * Invariants: (1) a compiled graph holds copies of everything it needs, so graph and weight data may go away; (2) a run
+ * that is not refused before it starts succeeds; (3) a run allocates nothing. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +66,8 @@ sluice_tensor sluice_graph_input(sluice_graph *graph, const char *name, uint64_t
     return tensor_of(sl_graph_input(&graph->graph, name, SL_TYPE_F32, sl_shape_of_2(SL_DIM_ROWS, width)));
 }
 
-sluice_tensor sluice_graph_matrix(sluice_graph *graph, const char *name, const char *type, uint64_t n_out, uint64_t n_in)
+sluice_tensor sluice_graph_matrix(sluice_graph *graph, const char *name, const char *type, uint64_t n_out,
+                                  uint64_t n_in)
 {
     sl_type parsed;
     if (!sl_type_parse(type, &parsed)) {
@@ -261,8 +262,8 @@ sluice_status sluice_compiled_set_weight(sluice_compiled *compiled, const char *
     const sl_place *place = &compiled->program->bindings[index].place;
     uint64_t expected = place->rows * place->row_bytes;
     if (bytes != expected) {
-        return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "weight '%s' takes %" PRIu64 " bytes, not %zu", name, expected,
-                            bytes);
+        return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "weight '%s' takes %" PRIu64 " bytes, not %zu", name,
+                            expected, bytes);
     }
     if (compiled->bindings[index] == NULL) {
         compiled->bindings[index] = sl_alloc_aligned(&compiled->memory, SL_MEMORY_WEIGHTS, bytes, 64);
@@ -311,10 +312,8 @@ sluice_status sluice_compiled_run(sluice_compiled *compiled, uint64_t rows, cons
     }
     SL_TRY(bind_inputs(compiled, inputs, n_inputs, error));
     compiled->rows = (uint32_t)rows;
-    sl_run run = {.program = compiled->program,
-                  .bindings = compiled->bindings,
-                  .arena = compiled->arena,
-                  .rows = compiled->rows};
+    sl_run run = {
+        .program = compiled->program, .bindings = compiled->bindings, .arena = compiled->arena, .rows = compiled->rows};
     return sl_executor_run(compiled->executor, &run, error);
 }
 

@@ -8,7 +8,7 @@
 /* A stretch of a file that is read as one: neighbouring tensors with at most a page between them. */
 typedef struct sl_dense_run {
     uint32_t file;
-    uint64_t begin, end; /* aligned for direct reads; may reach past the end of the file by less than one unit */
+    uint64_t begin, end;  /* aligned for direct reads; may reach past the end of the file by less than one unit */
     unsigned char *bytes; /* owned; NULL until loaded */
 } sl_dense_run;
 
@@ -17,7 +17,7 @@ typedef struct sl_dense {
     sl_memory *memory;  /* borrowed */
     sl_dense_run *runs; /* owned; [n_runs] */
     uint32_t n_runs;
-    uint32_t *run_of;   /* owned; [n_dense]: run of each dense tensor of the model */
+    uint32_t *run_of;    /* owned; [n_dense]: run of each dense tensor of the model */
     uint64_t cost_bytes; /* exact WEIGHTS cost once loaded */
 } sl_dense;
 

@@ -21,15 +21,15 @@ enum {
 };
 
 struct sluice_vocabulary {
-    sl_memory own_memory; /* used only by a vocabulary that was opened by itself */
-    sl_memory *memory;    /* borrowed, or points at own_memory */
-    sl_gguf *file;        /* owned when opened by itself, else NULL */
+    sl_memory own_memory;    /* used only by a vocabulary that was opened by itself */
+    sl_memory *memory;       /* borrowed, or points at own_memory */
+    sl_gguf *file;           /* owned when opened by itself, else NULL */
     sl_tokenizer *tokenizer; /* owned */
 };
 
 /* Build the tokenizer of an open file, which must outlive the vocabulary. */
-SLUICE_NODISCARD sluice_status sl_model_vocabulary_init(sluice_vocabulary *vocabulary, const sl_gguf *file, sl_memory *memory,
-                                                  sluice_error *error);
+SLUICE_NODISCARD sluice_status sl_model_vocabulary_init(sluice_vocabulary *vocabulary, const sl_gguf *file,
+                                                        sl_memory *memory, sluice_error *error);
 void sl_model_vocabulary_fini(sluice_vocabulary *vocabulary);
 
 struct sluice_engine {
@@ -38,54 +38,54 @@ struct sluice_engine {
     sluice_log_level log_level;
     void (*log_function)(void *user, sluice_log_level level, const char *line); /* borrowed */
     void *log_user;                                                             /* borrowed */
-    char *model_name; /* owned */
+    char *model_name;                                                           /* owned */
 
     /* Prepared before any weight is read; immutable afterwards. */
-    sl_gguf *file;                        /* owned */
-    sl_model *model;                      /* owned */
+    sl_gguf *file;   /* owned */
+    sl_model *model; /* owned */
     sluice_vocabulary vocabulary;
     sl_kernel_table kernels;
     uint32_t n_threads;
     uint32_t n_sessions_planned;
     sl_kv_type kv_type;
     sl_graph body_graph, head_graph;
-    sl_program *body[SL_BODY_BUCKETS]; /* owned; bucket i runs up to 2^i rows; NULL above the chunk */
+    sl_program *body[SL_BODY_BUCKETS];   /* owned; bucket i runs up to 2^i rows; NULL above the chunk */
     uint64_t body_cost[SL_BODY_BUCKETS]; /* bytes of the account that each body program holds */
-    sl_program *head[SL_HEAD_BUCKETS]; /* owned */
+    sl_program *head[SL_HEAD_BUCKETS];   /* owned */
     sl_executor_limits limits;
-    sl_expert_range *ranges;           /* owned; [n_expert_layers][n_experts][3] */
-    sl_store_file *store_files;        /* owned; [n_files] */
+    sl_expert_range *ranges;    /* owned; [n_expert_layers][n_experts][3] */
+    sl_store_file *store_files; /* owned; [n_files] */
     sl_store_config store_config;
     sl_dense dense;
     sluice_memory_plan plan;
-    sl_read_fault_plan *faults;        /* borrowed; NULL outside tests */
+    sl_read_fault_plan *faults; /* borrowed; NULL outside tests */
 
     /* Loaded. */
-    sl_workers *workers;   /* owned */
-    sl_store *store;       /* owned */
-    sl_executor *executor; /* owned; guarded by: run_lock */
-    void *body_arena;      /* owned; guarded by: run_lock */
-    void *head_arena;      /* owned; guarded by: run_lock */
+    sl_workers *workers;      /* owned */
+    sl_store *store;          /* owned */
+    sl_executor *executor;    /* owned; guarded by: run_lock */
+    void *body_arena;         /* owned; guarded by: run_lock */
+    void *head_arena;         /* owned; guarded by: run_lock */
     pthread_mutex_t run_lock; /* one chunk of one session at a time */
     atomic_uint n_sessions;   /* open now */
 };
 
 struct sluice_session {
-    sluice_engine *engine;  /* borrowed: closed after its sessions */
-    uint32_t position;      /* positions evaluated */
-    int32_t *tokens;        /* owned; [chunk] */
-    int32_t *positions;     /* owned; [chunk] */
-    void **body_bindings;   /* owned; [body n_bindings] */
-    void **head_bindings;   /* owned; [head n_bindings] */
-    void *kv;               /* owned: all caches of this session */
-    float *logits;          /* owned; [n_vocab]: the last row delivered */
+    sluice_engine *engine; /* borrowed: closed after its sessions */
+    uint32_t position;     /* positions evaluated */
+    int32_t *tokens;       /* owned; [chunk] */
+    int32_t *positions;    /* owned; [chunk] */
+    void **body_bindings;  /* owned; [body n_bindings] */
+    void **head_bindings;  /* owned; [head n_bindings] */
+    void *kv;              /* owned: all caches of this session */
+    float *logits;         /* owned; [n_vocab]: the last row delivered */
     bool has_logits;
     uint64_t logits_hash;
     atomic_bool cancelled;
 };
 
-/* Everything up to and including the plan: reads headers only. On failure the engine is as far as it came and must be closed.
- * BUDGET leaves the plan filled. */
+/* Everything up to and including the plan: reads headers only. On failure the engine is as far as it came and must be
+ * closed. BUDGET leaves the plan filled. */
 SLUICE_NODISCARD sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_options *options,
                                                  sluice_error *error);
 

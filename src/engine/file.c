@@ -139,13 +139,31 @@ const char *sluice_file_path(const sluice_file *file, uint32_t index)
 
 /* Scalars and arrays of each element type. */
 static const char *const type_names[2][SL_GGUF_TYPE_COUNT] = {
-    {[SL_GGUF_U8] = "u8", [SL_GGUF_I8] = "i8", [SL_GGUF_U16] = "u16", [SL_GGUF_I16] = "i16", [SL_GGUF_U32] = "u32",
-     [SL_GGUF_I32] = "i32", [SL_GGUF_F32] = "f32", [SL_GGUF_BOOL] = "bool", [SL_GGUF_STRING] = "string",
-     [SL_GGUF_ARRAY] = "array", [SL_GGUF_U64] = "u64", [SL_GGUF_I64] = "i64", [SL_GGUF_F64] = "f64"},
-    {[SL_GGUF_U8] = "array of u8", [SL_GGUF_I8] = "array of i8", [SL_GGUF_U16] = "array of u16",
-     [SL_GGUF_I16] = "array of i16", [SL_GGUF_U32] = "array of u32", [SL_GGUF_I32] = "array of i32",
-     [SL_GGUF_F32] = "array of f32", [SL_GGUF_BOOL] = "array of bool", [SL_GGUF_STRING] = "array of string",
-     [SL_GGUF_ARRAY] = "array", [SL_GGUF_U64] = "array of u64", [SL_GGUF_I64] = "array of i64",
+    {[SL_GGUF_U8] = "u8",
+     [SL_GGUF_I8] = "i8",
+     [SL_GGUF_U16] = "u16",
+     [SL_GGUF_I16] = "i16",
+     [SL_GGUF_U32] = "u32",
+     [SL_GGUF_I32] = "i32",
+     [SL_GGUF_F32] = "f32",
+     [SL_GGUF_BOOL] = "bool",
+     [SL_GGUF_STRING] = "string",
+     [SL_GGUF_ARRAY] = "array",
+     [SL_GGUF_U64] = "u64",
+     [SL_GGUF_I64] = "i64",
+     [SL_GGUF_F64] = "f64"},
+    {[SL_GGUF_U8] = "array of u8",
+     [SL_GGUF_I8] = "array of i8",
+     [SL_GGUF_U16] = "array of u16",
+     [SL_GGUF_I16] = "array of i16",
+     [SL_GGUF_U32] = "array of u32",
+     [SL_GGUF_I32] = "array of i32",
+     [SL_GGUF_F32] = "array of f32",
+     [SL_GGUF_BOOL] = "array of bool",
+     [SL_GGUF_STRING] = "array of string",
+     [SL_GGUF_ARRAY] = "array",
+     [SL_GGUF_U64] = "array of u64",
+     [SL_GGUF_I64] = "array of i64",
      [SL_GGUF_F64] = "array of f64"},
 };
 
@@ -261,9 +279,8 @@ bool sluice_file_expert_layer_at(const sluice_file *file, uint32_t index, sluice
         return false;
     }
     const sl_expert_layer *found = &file->model->expert_layers[index];
-    *layer = (sluice_file_expert_layer){.layer = found->layer,
-                                        .n_experts = file->model->hyper.n_experts,
-                                        .expert_bytes = expert_bytes_of(found)};
+    *layer = (sluice_file_expert_layer){
+        .layer = found->layer, .n_experts = file->model->hyper.n_experts, .expert_bytes = expert_bytes_of(found)};
     for (uint32_t m = 0; m < SL_EXPERT_MATRICES; m++) {
         uint64_t bytes = 0;
         sl_model_expert_range(file->model, index, m, 0, &layer->files[m], &layer->first_offset[m], &bytes);

@@ -1,7 +1,7 @@
 /* Owns nothing between calls: evaluates a prompt, then draws tokens one by one and hands out their text.
  *
- * Invariants: text leaves in whole UTF-8 characters; the result is right for as far as it came whatever ends the generation;
- * what is drawn depends on logits, sampling options and the number of draws alone. */
+ * Invariants: text leaves in whole UTF-8 characters; the result is right for as far as it came whatever ends the
+ * generation; what is drawn depends on logits, sampling options and the number of draws alone. */
 #include "engine/engine.h"
 
 #include "os/clock.h"
@@ -11,9 +11,9 @@ typedef struct generator {
     sluice_session *session;
     const sluice_generation *generation;
     sluice_generation_result *result;
-    sl_sampler *sampler;  /* owned */
-    sl_text piece;        /* bytes of the token just drawn */
-    sl_text ready;        /* whole characters to hand out */
+    sl_sampler *sampler; /* owned */
+    sl_text piece;       /* bytes of the token just drawn */
+    sl_text ready;       /* whole characters to hand out */
     sl_utf8_stream stream;
 } generator;
 
@@ -86,7 +86,8 @@ static sluice_status decode(generator *self, uint64_t call_ns, sluice_error *err
     const sluice_engine *engine = self->session->engine;
     uint32_t space = engine->plan.context_length - self->session->position;
     /* The last token drawn needs no position of its own. */
-    uint32_t limit = generation->max_tokens == 0 || generation->max_tokens > space + 1 ? space + 1 : generation->max_tokens;
+    uint32_t limit =
+        generation->max_tokens == 0 || generation->max_tokens > space + 1 ? space + 1 : generation->max_tokens;
     uint64_t first_ns = 0;
     for (bool go_on = true; go_on && result->generated_tokens < limit;) {
         int32_t token = sl_sampler_draw(self->sampler, sluice_session_logits(self->session));

@@ -3,9 +3,8 @@
  * Invariants
  *  (1) Opening is preparing (headers only), then loading; a failure at any point releases everything through close.
  *  (2) Every byte comes from the engine's own account; after close the account is empty.
- *  (3) Programs, weights and plan are immutable once open returns; what a run writes is guarded by run_lock or belongs to a
- *      session.
- * Lock order: run_lock, then the store's lock. */
+ *  (3) Programs, weights and plan are immutable once open returns; what a run writes is guarded by run_lock or belongs
+ * to a session. Lock order: run_lock, then the store's lock. */
 #include "engine/engine.h"
 
 #include <stdlib.h>

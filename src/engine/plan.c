@@ -1,13 +1,13 @@
 /* Owns nothing: works out what an engine will use, to the byte where it is ours to say, before it uses it.
  *
- * The budget is divided so: what the process has whatever the model (program, libraries, stacks, page tables), then every
- * allocation that follows from the options, then expert slots from what is left. Allocations are counted with the headers that
- * base/memory.h puts before them.
+ * The budget is divided so: what the process has whatever the model (program, libraries, stacks, page tables), then
+ * every allocation that follows from the options, then expert slots from what is left. Allocations are counted with the
+ * headers that base/memory.h puts before them.
  *
  * Invariants
- *  (1) The floor is the plan with the smallest chunk allowed and the slots that one token needs in one layer; a budget of
- *      exactly the floor is accepted, and the same file and options always give the same floor.
- *  (2) total_bytes <= budget_bytes in every accepted plan. */
+ *  (1) The floor is the plan with the smallest chunk allowed and the slots that one token needs in one layer; a budget
+ * of exactly the floor is accepted, and the same file and options always give the same floor. (2) total_bytes <=
+ * budget_bytes in every accepted plan. */
 #include "engine/engine.h"
 
 #include <inttypes.h>
@@ -16,8 +16,8 @@
 #include "os/limits.h"
 #include "os/thread.h"
 
-/* What the kernel counts for this process beyond the account: the program and its libraries, the heap's own overhead, stacks.
- * Measured at about 5 MiB with the command line; the rest is margin for pages that are touched only later. */
+/* What the kernel counts for this process beyond the account: the program and its libraries, the heap's own overhead,
+ * stacks. Measured at about 5 MiB with the command line; the rest is margin for pages that are touched only later. */
 static const uint64_t process_base_bytes = UINT64_C(8) << 20;
 static const uint64_t stack_bytes_touched = UINT64_C(64) << 10;
 /* Page tables take 8 bytes for each page of 4 KiB. */
@@ -90,8 +90,8 @@ static uint64_t automatic_budget(void)
 /* Everything but the expert arena. */
 static uint64_t total_without_slots(const sluice_memory_plan *plan)
 {
-    uint64_t parts[] = {plan->process_bytes,    plan->dense_bytes, plan->kv_bytes,   plan->activation_bytes,
-                        plan->io_bytes,         plan->text_bytes,  plan->other_bytes};
+    uint64_t parts[] = {plan->process_bytes, plan->dense_bytes, plan->kv_bytes,   plan->activation_bytes,
+                        plan->io_bytes,      plan->text_bytes,  plan->other_bytes};
     uint64_t total = 0;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         total = saturating_add(total, parts[i]);
@@ -117,8 +117,8 @@ static sluice_status total_with_slots(const sluice_engine *engine, sluice_memory
     plan->slot_bytes = store_plan.slot_bytes;
     uint64_t touched = saturating_add(saturating_add(plan->dense_bytes, plan->kv_bytes),
                                       saturating_add(plan->activation_bytes, store_plan.slots_bytes));
-    plan->process_bytes = process_base_bytes + (engine->n_threads + SL_READ_THREADS) * stack_bytes_touched +
-                          touched / page_table_share;
+    plan->process_bytes =
+        process_base_bytes + (engine->n_threads + SL_READ_THREADS) * stack_bytes_touched + touched / page_table_share;
     *total = saturating_add(total_without_slots(plan), store_plan.slots_bytes);
     return SLUICE_OK;
 }
@@ -144,15 +144,16 @@ static sluice_status most_slots(const sluice_engine *engine, sluice_memory_plan 
 
 static sluice_status refuse(const sluice_memory_plan *plan, sluice_error *error)
 {
-    return sl_error_set(
-        error, SLUICE_ERROR_BUDGET,
-        "a memory budget of %" PRIu64 " bytes is too small by %" PRIu64 ": process %" PRIu64 ", dense weights %" PRIu64
-        ", KV cache %" PRIu64 " (%u positions), activations %" PRIu64 ", I/O %" PRIu64 ", vocabulary %" PRIu64
-        ", other %" PRIu64 ", %" PRIu64 " expert slots of %" PRIu64 " bytes each; the smallest budget that works is %" PRIu64
-        " bytes (--mem %" PRIu64 "); a smaller --ctx lowers it",
-        plan->budget_bytes, plan->floor_bytes - plan->budget_bytes, plan->process_bytes, plan->dense_bytes,
-        plan->kv_bytes, plan->context_length, plan->activation_bytes, plan->io_bytes, plan->text_bytes,
-        plan->other_bytes, plan->minimum_slots, plan->slot_bytes, plan->floor_bytes, plan->floor_bytes);
+    return sl_error_set(error, SLUICE_ERROR_BUDGET,
+                        "a memory budget of %" PRIu64 " bytes is too small by %" PRIu64 ": process %" PRIu64
+                        ", dense weights %" PRIu64 ", KV cache %" PRIu64 " (%u positions), activations %" PRIu64
+                        ", I/O %" PRIu64 ", vocabulary %" PRIu64 ", other %" PRIu64 ", %" PRIu64
+                        " expert slots of %" PRIu64 " bytes each; the smallest budget that works is %" PRIu64
+                        " bytes (--mem %" PRIu64 "); a smaller --ctx lowers it",
+                        plan->budget_bytes, plan->floor_bytes - plan->budget_bytes, plan->process_bytes,
+                        plan->dense_bytes, plan->kv_bytes, plan->context_length, plan->activation_bytes, plan->io_bytes,
+                        plan->text_bytes, plan->other_bytes, plan->minimum_slots, plan->slot_bytes, plan->floor_bytes,
+                        plan->floor_bytes);
 }
 
 /* The largest chunk whose activations take at most a quarter of what the floor leaves. */
@@ -180,8 +181,8 @@ static void plan_chunk(sluice_engine *engine, uint32_t chunk)
     sluice_memory_plan *plan = &engine->plan;
     plan->prefill_chunk = chunk;
     plan->activation_bytes = activation_bytes(engine, chunk);
-    plan->other_bytes = account_bytes(engine, SL_MEMORY_OTHER) + sizeof(sluice_engine) +
-                        sl_workers_cost(engine->n_threads);
+    plan->other_bytes =
+        account_bytes(engine, SL_MEMORY_OTHER) + sizeof(sluice_engine) + sl_workers_cost(engine->n_threads);
     for (uint32_t i = sl_engine_bucket(chunk) + 1; i < SL_BODY_BUCKETS; i++) {
         plan->other_bytes -= engine->body_cost[i];
     }

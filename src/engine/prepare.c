@@ -1,5 +1,5 @@
-/* Owns nothing of its own: fills the prepared part of an engine, everything that can be known from headers. No weight is read
- * here. Threads: the opening thread only. */
+/* Owns nothing of its own: fills the prepared part of an engine, everything that can be known from headers. No weight
+ * is read here. Threads: the opening thread only. */
 #include "engine/engine.h"
 
 #include <string.h>
@@ -45,7 +45,8 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
                             "this build reads with a pread thread pool only; use --io pread or auto");
     }
     if (strcmp(io, "auto") != 0 && strcmp(io, "pread") != 0) {
-        return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "unknown I/O backend '%s': expected auto, uring or pread", io);
+        return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "unknown I/O backend '%s': expected auto, uring or pread",
+                            io);
     }
     sl_kernel_table_init(&engine->kernels, isa);
     engine->n_threads = options->n_threads > 0 ? options->n_threads : sl_cpu_usable_cores();
@@ -106,7 +107,8 @@ static sluice_status list_expert_ranges(sluice_engine *engine, sluice_error *err
     uint32_t n_experts = model->hyper.n_experts;
     size_t n_ranges = (size_t)n_layers * n_experts * SL_EXPERT_MATRICES;
     engine->ranges = sl_alloc(&engine->memory, SL_MEMORY_OTHER, n_ranges, sizeof *engine->ranges);
-    engine->store_files = sl_alloc(&engine->memory, SL_MEMORY_OTHER, engine->file->n_files, sizeof *engine->store_files);
+    engine->store_files =
+        sl_alloc(&engine->memory, SL_MEMORY_OTHER, engine->file->n_files, sizeof *engine->store_files);
     if (engine->ranges == NULL || engine->store_files == NULL) {
         return sl_error_no_memory(error, n_ranges * sizeof *engine->ranges, "the list of experts");
     }

@@ -1,5 +1,5 @@
-/* Owns nothing between calls: reads a model tensor by tensor, re-encodes what should change, and writes a new file that appears
- * under its name only when complete.
+/* Owns nothing between calls: reads a model tensor by tensor, re-encodes what should change, and writes a new file that
+ * appears under its name only when complete.
  *
  * Invariants
  *  (1) Memory stays at one slice of rows, whatever the size of a tensor.
@@ -21,20 +21,21 @@ enum { SLICE_BYTES = 8 << 20 };
 
 typedef struct quantizer {
     sl_memory memory;
-    sl_gguf *input;          /* owned */
-    sl_gguf_writer *output;  /* owned */
-    sl_workers *workers;     /* owned */
+    sl_gguf *input;         /* owned */
+    sl_gguf_writer *output; /* owned */
+    sl_workers *workers;    /* owned */
     const sluice_quantize_options *options;
     sluice_quantize_result *result;
     sl_type target;
-    sl_type *types;          /* owned; [n_tensors]: chosen */
-    unsigned char *source;   /* owned; a slice of input rows */
-    float *decoded;          /* owned; the same rows as floats */
-    unsigned char *encoded;  /* owned; the same rows re-encoded */
+    sl_type *types;         /* owned; [n_tensors]: chosen */
+    unsigned char *source;  /* owned; a slice of input rows */
+    float *decoded;         /* owned; the same rows as floats */
+    unsigned char *encoded; /* owned; the same rows re-encoded */
     uint64_t done_bytes;
 } quantizer;
 
-/* The type that a row of `n_elements` takes when it is no multiple of `wanted`'s block: 32 wide, at least as precise. */
+/* The type that a row of `n_elements` takes when it is no multiple of `wanted`'s block: 32 wide, at least as precise.
+ */
 static sl_type fitting_type(sl_type wanted, uint64_t n_elements)
 {
     static const sl_type substitutes[SL_TYPE_FILE_COUNT] = {
@@ -51,10 +52,11 @@ static sl_type fitting_type(sl_type wanted, uint64_t n_elements)
 static sluice_status parse_type(const char *name, sl_type *type, sluice_error *error)
 {
     if (!sl_type_parse(name, type) || sl_type_traits_of((int)*type)->encode_row == NULL) {
-        return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
-                            "cannot write tensors of type '%s': expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, "
-                            "Q5_K, Q6_K, IQ4_NL or MXFP4",
-                            name);
+        return sl_error_set(
+            error, SLUICE_ERROR_ARGUMENT,
+            "cannot write tensors of type '%s': expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, "
+            "Q5_K, Q6_K, IQ4_NL or MXFP4",
+            name);
     }
     return SLUICE_OK;
 }
@@ -69,8 +71,8 @@ static sluice_status overridden_type(const quantizer *self, const char *name, bo
         const char *equals = strrchr(rule, '=');
         char pattern[256];
         if (equals == NULL || equals == rule || (size_t)(equals - rule) >= sizeof pattern) {
-            return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "override '%s': expected PATTERN=TYPE, as in '*ffn_down*=Q5_0'",
-                                rule);
+            return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                                "override '%s': expected PATTERN=TYPE, as in '*ffn_down*=Q5_0'", rule);
         }
         memcpy(pattern, rule, (size_t)(equals - rule));
         pattern[equals - rule] = '\0';
@@ -98,7 +100,7 @@ static sluice_status choose_type(quantizer *self, uint64_t index, sluice_error *
     bool is_overridden = false;
     sl_type wanted = self->target;
     SL_TRY(overridden_type(self, name, &is_overridden, &wanted, error));
-    if (!is_overridden && !is_matrix(tensor, name)) {
+    if (tensor->n_dims < 2 || (!is_overridden && !is_matrix(tensor, name))) {
         self->types[index] = tensor->type;
         return SLUICE_OK;
     }
@@ -119,7 +121,8 @@ static sluice_status describe(quantizer *self, sluice_error *error)
     for (uint64_t i = 0; i < input->n_values; i++) {
         sl_span key = input->values[i].key;
         bool is_split = key.length >= 6 && memcmp(key.data, "split.", 6) == 0;
-        if (!is_split && !sl_span_equal_text(key, "general.file_type") && !sl_span_equal_text(key, "general.alignment")) {
+        if (!is_split && !sl_span_equal_text(key, "general.file_type") &&
+            !sl_span_equal_text(key, "general.alignment")) {
             SL_TRY(sl_gguf_writer_add_value(self->output, &input->values[i], error));
         }
     }
@@ -201,9 +204,9 @@ static sluice_status convert_tensor(quantizer *self, const sl_gguf_tensor *tenso
     uint64_t n_rows = tensor->bytes / from_bytes;
     uint64_t rows_at_once = SLICE_BYTES / (n_columns * sizeof(float));
     if (rows_at_once == 0) {
-        return sl_error_set(error, SLUICE_ERROR_UNSUPPORTED, "%.*s: rows of %llu elements are longer than the %d expected",
-                            SL_SPAN_ARGUMENTS(tensor->name), (unsigned long long)n_columns,
-                            SLICE_BYTES / (int)sizeof(float));
+        return sl_error_set(
+            error, SLUICE_ERROR_UNSUPPORTED, "%.*s: rows of %llu elements are longer than the %d expected",
+            SL_SPAN_ARGUMENTS(tensor->name), (unsigned long long)n_columns, SLICE_BYTES / (int)sizeof(float));
     }
     for (uint64_t done = 0; done < n_rows;) {
         slice work = {.self = self,
@@ -215,11 +218,13 @@ static sluice_status convert_tensor(quantizer *self, const sl_gguf_tensor *tenso
                             tensor->offset + done * from_bytes, error));
         sl_workers_run(self->workers, convert_task, &work);
         if (atomic_load_explicit(&work.not_finite, memory_order_relaxed)) {
-            return sl_error_set(error, SLUICE_ERROR_FORMAT,
-                                "%s: tensor %.*s holds values that are not finite numbers; check the file against its source",
-                                file->path, SL_SPAN_ARGUMENTS(tensor->name));
+            return sl_error_set(
+                error, SLUICE_ERROR_FORMAT,
+                "%s: tensor %.*s holds values that are not finite numbers; check the file against its source",
+                file->path, SL_SPAN_ARGUMENTS(tensor->name));
         }
-        SL_TRY(sl_gguf_writer_write(self->output, self->encoded, work.n_rows * sl_type_row_bytes(to, n_columns), error));
+        SL_TRY(
+            sl_gguf_writer_write(self->output, self->encoded, work.n_rows * sl_type_row_bytes(to, n_columns), error));
         done += work.n_rows;
         self->done_bytes += work.n_rows * from_bytes;
         SL_TRY(report(self, tensor, error));

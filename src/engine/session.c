@@ -1,11 +1,11 @@
 /* Owns the KV caches, buffers and position of a session.
  *
  * Invariants
- *  (1) position is the number of tokens whose keys and values are in the caches; rows of the caches at or above it are free.
- *  (2) A chunk is evaluated whole or not at all: position moves only after the chunk's program and its logits succeeded.
- *  (3) The hash covers the logits rows in the order in which they were delivered.
- * Threads: one at a time, but for sluice_session_cancel, which only sets `cancelled`. A chunk runs under the engine's run_lock,
- * so sessions of one engine take turns chunk by chunk. */
+ *  (1) position is the number of tokens whose keys and values are in the caches; rows of the caches at or above it are
+ * free. (2) A chunk is evaluated whole or not at all: position moves only after the chunk's program and its logits
+ * succeeded. (3) The hash covers the logits rows in the order in which they were delivered. Threads: one at a time, but
+ * for sluice_session_cancel, which only sets `cancelled`. A chunk runs under the engine's run_lock, so sessions of one
+ * engine take turns chunk by chunk. */
 #include "engine/engine.h"
 
 #include <math.h>
@@ -71,10 +71,11 @@ sluice_status sluice_session_open(sluice_session **out, sluice_engine *engine, s
     *out = NULL;
     if (atomic_fetch_add(&engine->n_sessions, 1) >= engine->n_sessions_planned) {
         atomic_fetch_sub(&engine->n_sessions, 1);
-        return sl_error_set(error, SLUICE_ERROR_BUDGET,
-                            "the memory plan has room for %u sessions and all are open: close one or open the engine with "
-                            "a larger n_sessions",
-                            engine->n_sessions_planned);
+        return sl_error_set(
+            error, SLUICE_ERROR_BUDGET,
+            "the memory plan has room for %u sessions and all are open: close one or open the engine with "
+            "a larger n_sessions",
+            engine->n_sessions_planned);
     }
     sluice_session *session = sl_alloc(&engine->memory, SL_MEMORY_ACTIVATIONS, 1, sizeof *session);
     if (session == NULL) {
@@ -155,10 +156,11 @@ static sluice_status deliver(sluice_session *session, uint32_t position, const f
     uint32_t n_vocab = session->engine->model->hyper.n_vocab;
     for (uint32_t i = 0; i < n_vocab; i++) {
         if (!isfinite(logits[i])) {
-            return sl_error_set(error, SLUICE_ERROR_FORMAT,
-                                "%s: the logit of token %u at position %u is not a finite number; the weights are damaged "
-                                "or too large for their type",
-                                session->engine->model_name, i, position);
+            return sl_error_set(
+                error, SLUICE_ERROR_FORMAT,
+                "%s: the logit of token %u at position %u is not a finite number; the weights are damaged "
+                "or too large for their type",
+                session->engine->model_name, i, position);
         }
     }
     memcpy(session->logits, logits, n_vocab * sizeof *logits);
@@ -225,10 +227,11 @@ static sluice_status check_tokens(const sluice_session *session, const int32_t *
     uint32_t n_vocab = session->engine->model->hyper.n_vocab;
     uint32_t context_length = session->engine->plan.context_length;
     if (n_tokens > context_length - session->position) {
-        return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
-                            "%zu tokens do not fit: the context has %u positions and %u are taken; use a larger --ctx or a "
-                            "shorter prompt",
-                            n_tokens, context_length, session->position);
+        return sl_error_set(
+            error, SLUICE_ERROR_ARGUMENT,
+            "%zu tokens do not fit: the context has %u positions and %u are taken; use a larger --ctx or a "
+            "shorter prompt",
+            n_tokens, context_length, session->position);
     }
     for (size_t i = 0; i < n_tokens; i++) {
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= n_vocab) {
@@ -240,8 +243,7 @@ static sluice_status check_tokens(const sluice_session *session, const int32_t *
 }
 
 sluice_status sluice_session_eval(sluice_session *session, const int32_t *tokens, size_t n_tokens,
-                                  sluice_logits_want want, sluice_logits_fn *on_logits, void *user,
-                                  sluice_error *error)
+                                  sluice_logits_want want, sluice_logits_fn *on_logits, void *user, sluice_error *error)
 {
     SL_TRY(check_tokens(session, tokens, n_tokens, error));
     sluice_engine *engine = session->engine;
@@ -250,9 +252,9 @@ sluice_status sluice_session_eval(sluice_session *session, const int32_t *tokens
     for (size_t done = 0; done < n_tokens && status == SLUICE_OK;) {
         size_t left = n_tokens - done;
         uint32_t n_rows = left < engine->plan.prefill_chunk ? (uint32_t)left : engine->plan.prefill_chunk;
-        uint32_t first_wanted = want == SLUICE_LOGITS_ALL                                  ? 0
+        uint32_t first_wanted = want == SLUICE_LOGITS_ALL                                 ? 0
                                 : want == SLUICE_LOGITS_LAST && done + n_rows == n_tokens ? n_rows - 1
-                                                                                           : n_rows;
+                                                                                          : n_rows;
         pthread_mutex_lock(&engine->run_lock);
         status = run_chunk(session, tokens + done, n_rows, first_wanted, &to, error);
         pthread_mutex_unlock(&engine->run_lock);

@@ -7,7 +7,7 @@
 #include "engine/vocabulary.h"
 
 sluice_status sl_model_vocabulary_init(sluice_vocabulary *vocabulary, const sl_gguf *file, sl_memory *memory,
-                                 sluice_error *error)
+                                       sluice_error *error)
 {
     vocabulary->memory = memory;
     sl_vocabulary_spec spec;

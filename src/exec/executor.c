@@ -109,8 +109,8 @@ static void *resolve(const sl_place *place, const sl_run *run)
 
 static sluice_status check_run(const sl_executor *executor, const sl_run *run, sluice_error *error)
 {
-    uint64_t capacity = run->program->rows < executor->config.limits.max_rows ? run->program->rows
-                                                                              : executor->config.limits.max_rows;
+    uint64_t capacity =
+        run->program->rows < executor->config.limits.max_rows ? run->program->rows : executor->config.limits.max_rows;
     if (run->rows == 0 || run->rows > capacity) {
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "%u rows in a program that runs 1 to %llu", run->rows,
                             (unsigned long long)capacity);
@@ -127,11 +127,8 @@ sluice_status sl_executor_run(sl_executor *executor, const sl_run *run, sluice_e
             return sl_error_set(error, SLUICE_ERROR_CANCELLED, "cancelled by the caller");
         }
         const sl_step *step = &program->steps[i];
-        sl_step_run step_run = {.executor = executor,
-                                .kernels = executor->config.kernels,
-                                .step = step,
-                                .run = run,
-                                .rows = run->rows};
+        sl_step_run step_run = {
+            .executor = executor, .kernels = executor->config.kernels, .step = step, .run = run, .rows = run->rows};
         for (uint32_t j = 0; j < SL_OP_MAX_INPUTS; j++) {
             step_run.inputs[j] = resolve(&step->inputs[j], run);
         }

@@ -11,10 +11,10 @@
 
 /* The largest shapes a run will have: scratch is sized for them once. */
 typedef struct sl_executor_limits {
-    uint32_t max_rows;         /* of any program */
-    uint32_t max_experts;      /* per layer; 0: no EXPERTS steps */
-    uint32_t max_used;         /* k */
-    uint32_t max_group_heads;  /* query heads per KV head */
+    uint32_t max_rows;        /* of any program */
+    uint32_t max_experts;     /* per layer; 0: no EXPERTS steps */
+    uint32_t max_used;        /* k */
+    uint32_t max_group_heads; /* query heads per KV head */
     uint32_t max_value_dim;
 } sl_executor_limits;
 
@@ -38,10 +38,10 @@ uint64_t sl_executor_cost(const sl_executor_limits *limits, uint32_t n_workers);
 
 typedef struct sl_run {
     const sl_program *program;
-    void *const *bindings;   /* borrowed: [program->n_bindings] */
-    void *arena;             /* borrowed: program->arena_bytes, aligned to SL_ARENA_ALIGNMENT */
-    uint32_t rows;           /* 1 to program->rows */
-    uint32_t kv_capacity;    /* positions that the bound states hold; every bound position is below it */
+    void *const *bindings;     /* borrowed: [program->n_bindings] */
+    void *arena;               /* borrowed: program->arena_bytes, aligned to SL_ARENA_ALIGNMENT */
+    uint32_t rows;             /* 1 to program->rows */
+    uint32_t kv_capacity;      /* positions that the bound states hold; every bound position is below it */
     const atomic_bool *cancel; /* borrowed; may be NULL: looked at between steps */
 } sl_run;
 
@@ -51,8 +51,8 @@ static inline void *sl_run_output(const sl_run *run, uint32_t i_output)
     return (char *)run->arena + run->program->outputs[i_output].offset;
 }
 
-/* Run all steps on the active rows. Allocates nothing. Errors: those of the store, CANCELLED, and FORMAT for a router that
- * yields no number. After an error the outputs are undefined and states hold rows that a later run overwrites. */
+/* Run all steps on the active rows. Allocates nothing. Errors: those of the store, CANCELLED, and FORMAT for a router
+ * that yields no number. After an error the outputs are undefined and states hold rows that a later run overwrites. */
 SLUICE_NODISCARD sluice_status sl_executor_run(sl_executor *executor, const sl_run *run, sluice_error *error);
 
 #endif

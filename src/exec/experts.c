@@ -1,14 +1,14 @@
 /* Owns nothing: carries out the ROUTE and EXPERTS steps.
  *
- * An EXPERTS step sorts the (token, rank) pairs by expert, asks the store for the distinct experts, computes each as it becomes
- * ready for all its tokens, and combines the results of a token in routed order.
+ * An EXPERTS step sorts the (token, rank) pairs by expert, asks the store for the distinct experts, computes each as it
+ * becomes ready for all its tokens, and combines the results of a token in routed order.
  *
  * Invariants
  *  (1) An expert's rows are read only between its delivery by the store and its release.
- *  (2) Everything delivered is released before the store is asked to wait again, so a budget of a single slot makes progress.
- *  (3) The result of a pair depends on the token and the expert alone; the combination runs over ranks in order: neither the
- *      order of arrival nor the split over workers changes a bit.
- *  (4) Every request that was begun is ended, also after an error. */
+ *  (2) Everything delivered is released before the store is asked to wait again, so a budget of a single slot makes
+ * progress. (3) The result of a pair depends on the token and the expert alone; the combination runs over ranks in
+ * order: neither the order of arrival nor the split over workers changes a bit. (4) Every request that was begun is
+ * ended, also after an error. */
 #include "exec/steps.h"
 
 #include <math.h>
@@ -48,10 +48,11 @@ sluice_status sl_step_route(const sl_step_run *step, sluice_error *error)
 {
     for (uint32_t row = 0; row < step->rows; row++) {
         if (!route_row(step, row, step->executor->router_scratch)) {
-            return sl_error_set(error, SLUICE_ERROR_FORMAT,
-                                "the router of step %u gives no number for row %u: the weights hold values that are not "
-                                "finite; check the file against its source",
-                                step->step->op, row);
+            return sl_error_set(
+                error, SLUICE_ERROR_FORMAT,
+                "the router of step %u gives no number for row %u: the weights hold values that are not "
+                "finite; check the file against its source",
+                step->step->op, row);
         }
     }
     return SLUICE_OK;
@@ -67,8 +68,8 @@ typedef struct experts_run {
     bool shared_row; /* one token: every expert reads the same row, nothing is gathered */
 } experts_run;
 
-/* Sort pairs by expert (counting sort: pairs of one expert stay in order) and list the distinct experts: in rank order for a
- * single token, by number otherwise, which is their order in the file. */
+/* Sort pairs by expert (counting sort: pairs of one expert stay in order) and list the distinct experts: in rank order
+ * for a single token, by number otherwise, which is their order in the file. */
 static void sort_pairs(experts_run *experts)
 {
     const sl_step_run *run = experts->run;
@@ -121,8 +122,8 @@ static void gather_task(void *argument, uint32_t worker, uint32_t n_workers)
     size_t row_bytes = step->inputs[0].row_bytes;
     for (uint32_t place = begin; place < end; place++) {
         uint32_t token = run->executor->pair_of[place] / step->attributes.n_used;
-        memcpy((char *)run->outputs[SL_EXPERTS_GATHERED] + row_bytes * place, (const char *)run->inputs[0] + row_bytes * token,
-               row_bytes);
+        memcpy((char *)run->outputs[SL_EXPERTS_GATHERED] + row_bytes * place,
+               (const char *)run->inputs[0] + row_bytes * token, row_bytes);
     }
 }
 
@@ -145,8 +146,8 @@ static void gate_up_task(void *argument, uint32_t worker, uint32_t n_workers)
         const sl_expert_view *view = &run->executor->ready[i];
         uint32_t place = first_place(experts, view->expert);
         uint32_t n_tokens = end_place(experts, view->expert) - place;
-        const char *x = experts->shared_row ? run->inputs[0]
-                                            : (char *)run->outputs[SL_EXPERTS_GATHERED] + input->row_bytes * place;
+        const char *x =
+            experts->shared_row ? run->inputs[0] : (char *)run->outputs[SL_EXPERTS_GATHERED] + input->row_bytes * place;
         float *gate = sl_float_row_of(run->outputs[SL_EXPERTS_GATE], &step->outputs[SL_EXPERTS_GATE], place);
         float *up = sl_float_row_of(run->outputs[SL_EXPERTS_UP], &step->outputs[SL_EXPERTS_UP], place);
         run->kernels->matmul[attributes->gate_type](view->matrices[0],

@@ -1,7 +1,7 @@
 /* Owns nothing: carries out every step but routing and experts by splitting it over the workers.
  *
- * Two ways to split: element-wise steps by row of the batch, products by row of the weight. A step that is too small to be worth
- * a meeting of the workers runs on the caller alone; the bits are the same either way. */
+ * Two ways to split: element-wise steps by row of the batch, products by row of the weight. A step that is too small to
+ * be worth a meeting of the workers runs on the caller alone; the bits are the same either way. */
 #include "exec/steps.h"
 
 #include <string.h>
@@ -30,8 +30,8 @@ static void add_row(const sl_step_run *run, uint32_t row, float *out)
     const sl_place *second = &run->step->inputs[1];
     bool is_vector = second->kind == SL_PLACE_BINDING && second->rows == 1 && run->step->inputs[0].rows != 1;
     const float *b = is_vector ? run->inputs[1] : sl_float_row(run->inputs[1], second, row);
-    run->kernels->add(sl_float_row(run->inputs[0], &run->step->inputs[0], row), b,
-                      width_of(&run->step->outputs[0]), out);
+    run->kernels->add(sl_float_row(run->inputs[0], &run->step->inputs[0], row), b, width_of(&run->step->outputs[0]),
+                      out);
 }
 
 static void embed_row(const sl_step_run *run, uint32_t row, float *out)
@@ -128,8 +128,7 @@ static void matmul_rows(const sl_step_run *run, uint32_t i_weight, uint32_t begi
     const sl_place *x = &run->step->inputs[0];
     const sl_place *weight = &run->step->inputs[i_weight];
     run->kernels->matmul[weight->type](run->inputs[i_weight], weight->row_bytes, (uint32_t)weight->width, begin, end,
-                                       run->inputs[0], x->row_bytes, run->rows, out,
-                                       run->step->outputs[0].width);
+                                       run->inputs[0], x->row_bytes, run->rows, out, run->step->outputs[0].width);
 }
 
 static void matmul_task(void *argument, uint32_t worker, uint32_t n_workers)
@@ -199,9 +198,9 @@ static void kv_store(const sl_step_run *run)
             run->kernels->store_kv(k + (size_t)head * attributes->head_dim, attributes->head_dim,
                                    kv_type_of(step->inputs[3].type),
                                    kv_row(run, run->inputs[3], &step->inputs[3], head, position, attributes->head_dim));
-            run->kernels->store_kv(v + (size_t)head * attributes->value_dim, attributes->value_dim,
-                                   kv_type_of(step->inputs[4].type),
-                                   kv_row(run, run->inputs[4], &step->inputs[4], head, position, attributes->value_dim));
+            run->kernels->store_kv(
+                v + (size_t)head * attributes->value_dim, attributes->value_dim, kv_type_of(step->inputs[4].type),
+                kv_row(run, run->inputs[4], &step->inputs[4], head, position, attributes->value_dim));
         }
     }
 }
@@ -219,7 +218,8 @@ static void attention_task(void *argument, uint32_t worker, uint32_t n_workers)
         uint32_t row = unit / n_kv_heads;
         uint32_t head = unit % n_kv_heads;
         sl_attention_task task = {
-            .queries = sl_float_row(run->inputs[0], &step->inputs[0], row) + (size_t)head * group * attributes->head_dim,
+            .queries =
+                sl_float_row(run->inputs[0], &step->inputs[0], row) + (size_t)head * group * attributes->head_dim,
             .n_queries = group,
             .key_dim = attributes->head_dim,
             .value_dim = attributes->value_dim,
@@ -228,7 +228,8 @@ static void attention_task(void *argument, uint32_t worker, uint32_t n_workers)
             .kv_type = kv_type_of(step->inputs[2].type),
             .n_positions = (uint32_t)positions[row] + 1,
             .scale = attributes->scale,
-            .out = sl_float_row_of(run->outputs[0], &step->outputs[0], row) + (size_t)head * group * attributes->value_dim,
+            .out =
+                sl_float_row_of(run->outputs[0], &step->outputs[0], row) + (size_t)head * group * attributes->value_dim,
             .scratch = run->executor->attention_scratch + run->executor->attention_stride * worker,
         };
         run->kernels->attention(&task);

@@ -14,12 +14,12 @@ struct sl_executor {
     float *router_scratch; /* owned; [n_workers][max_experts] */
 
     /* Of the EXPERTS step; pairs are (token, rank). */
-    uint32_t *expert_first;   /* owned; [max_experts + 1]: where an expert's pairs start in pair order */
-    uint32_t *pair_of;        /* owned; [max_rows * max_used]: pair at a place in pair order */
-    uint32_t *place_of;       /* owned; [max_rows * max_used]: place of a pair */
-    uint32_t *wanted;         /* owned; [max_experts]: distinct experts in the order in which they are asked for */
-    uint64_t *progress;       /* owned; [max_experts]: for the store */
-    sl_expert_view *ready;    /* owned; [max_experts] */
+    uint32_t *expert_first; /* owned; [max_experts + 1]: where an expert's pairs start in pair order */
+    uint32_t *pair_of;      /* owned; [max_rows * max_used]: pair at a place in pair order */
+    uint32_t *place_of;     /* owned; [max_rows * max_used]: place of a pair */
+    uint32_t *wanted;       /* owned; [max_experts]: distinct experts in the order in which they are asked for */
+    uint64_t *progress;     /* owned; [max_experts]: for the store */
+    sl_expert_view *ready;  /* owned; [max_experts] */
 };
 
 /* One step with its places turned into pointers. thread: immutable while the workers run it. */

@@ -22,8 +22,9 @@ uint64_t sl_workers_cost(uint32_t n_workers);
 
 uint32_t sl_workers_count(const sl_workers *workers);
 
-/* Run the task on every worker, the caller included, and return when all are done. thread: one caller at a time. Allocates
- * nothing and takes no lock. What the caller wrote before is visible to the task, what the task wrote is visible after. */
+/* Run the task on every worker, the caller included, and return when all are done. thread: one caller at a time.
+ * Allocates nothing and takes no lock. What the caller wrote before is visible to the task, what the task wrote is
+ * visible after. */
 void sl_workers_run(sl_workers *workers, sl_worker_task *task, void *argument);
 
 /* The half-open range of `count` units that a worker owns: contiguous, in multiples of `grain` but for the last. */

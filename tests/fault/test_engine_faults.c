@@ -1,5 +1,5 @@
-/* Opening an engine and generating ten tokens while something fails: every allocation, every thread, every read in turn. Each
- * failure is an error value with a sentence; nothing leaks; nothing hangs. */
+/* Opening an engine and generating ten tokens while something fails: every allocation, every thread, every read in
+ * turn. Each failure is an error value with a sentence; nothing leaks; nothing hangs. */
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>

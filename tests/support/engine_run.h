@@ -27,9 +27,9 @@ typedef struct engine_run {
     sl_read_fault_plan *faults;  /* may be NULL */
 } engine_run;
 
-/* Open an engine, evaluate a fixed prompt of 10 tokens, draw n_generate tokens greedily, close everything. `*hash` receives the
- * logits hash. After a failed generation whose engine still stands, the same is done once more on a fresh session with no
- * faults planned, and `*recovered_hash` (may be NULL) receives that hash. */
+/* Open an engine, evaluate a fixed prompt of 10 tokens, draw n_generate tokens greedily, close everything. `*hash`
+ * receives the logits hash. After a failed generation whose engine still stands, the same is done once more on a fresh
+ * session with no faults planned, and `*recovered_hash` (may be NULL) receives that hash. */
 sluice_status run_engine(const engine_run *run, uint64_t *hash, uint64_t *recovered_hash, sluice_error *error);
 
 /* The floor of the run's budget, from a refused plan. */
