@@ -104,7 +104,7 @@ static void print_values(inspection *self)
         print_text(console, value.key);
         sl_console_print(console, "  %s", value.type);
         if (value.count != 1) {
-            sl_console_print(console, " of %" PRIu64, value.count);
+            sl_console_print(console, ", %" PRIu64, value.count);
         }
         sl_console_print(console, "  ");
         sl_console_print_escaped(console, text, length);

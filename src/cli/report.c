@@ -166,16 +166,20 @@ void sl_report_print_summary(const sl_report *report)
     char budget[24];
     char peak[24];
     char bytes[24];
-    if (report->generated_tokens > 0) {
-        sl_console_say("prompt %" PRIu64 " tokens at %.1f tok/s, then %" PRIu64
-                       " tokens at %.1f tok/s, the first after %.0f ms",
-                       report->prompt_tokens, report->prefill_tok_s, report->generated_tokens, report->decode_tok_s,
-                       report->ttft_ms);
-    } else {
-        sl_console_say("%" PRIu64 " tokens at %.1f tok/s", report->prompt_tokens,
-                       report->prefill_tok_s > 0 ? report->prefill_tok_s : report->decode_tok_s);
+    char speed[80] = "";
+    if (report->decode_tok_s > 0) {
+        snprintf(speed, sizeof speed, " at %.1f tok/s", report->decode_tok_s);
     }
-    sl_console_say("experts: %.1f %% of %" PRIu64 " requests were in memory; read %s at %.2f GB/s, waited %.0f ms",
+    if (report->generated_tokens > 0) {
+        sl_console_say("prompt: %" PRIu64 " tokens at %.1f tok/s; generated: %" PRIu64
+                       " tokens%s, the first after %.0f ms",
+                       report->prompt_tokens, report->prefill_tok_s, report->generated_tokens, speed, report->ttft_ms);
+    } else if (report->prefill_tok_s > 0) {
+        sl_console_say("%" PRIu64 " tokens at %.1f tok/s", report->prompt_tokens, report->prefill_tok_s);
+    } else {
+        sl_console_say("%" PRIu64 " tokens%s", report->prompt_tokens, speed);
+    }
+    sl_console_say("experts: %.1f %% of %" PRIu64 " requests found in memory; read %s at %.2f GB/s, waited %.0f ms",
                    report->hit_rate * 100.0, stats->expert_requests,
                    sl_format_size(stats->bytes_read, bytes, sizeof bytes), report->read_gb_s, stats->io_wait_ms);
     sl_console_say("memory: peak %s of a budget of %s; %s, %s, %" PRIu32 " threads",
