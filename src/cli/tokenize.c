@@ -33,18 +33,22 @@ static sluice_status print_json(sl_console *console, const int32_t *ids, size_t 
     return status;
 }
 
-static sluice_status print_pieces(sl_console *console, const sluice_vocabulary *vocabulary, const int32_t *ids,
-                                  size_t n_ids, sluice_error *error)
+/* The text of one token inside a text. Some vocabularies drop a blank at the very beginning, so the token is decoded
+ * alone and twice in a row: what the second adds is its text. */
+static sluice_status print_piece(sl_console *console, const sluice_vocabulary *vocabulary, int32_t id,
+                                 sluice_error *error)
 {
-    for (size_t i = 0; i < n_ids && console->write_errno == 0; i++) {
-        char *text = NULL;
-        size_t length = 0;
-        SL_TRY(sluice_detokenize(vocabulary, &ids[i], 1, true, &text, &length, error));
-        sl_console_print(console, "%8d  \"", ids[i]);
-        sl_console_print_escaped(console, text, length);
-        sl_console_print(console, "\"\n");
-        sluice_free(text);
-    }
+    const int32_t twice[] = {id, id};
+    char *text = NULL;
+    size_t alone_length = 0;
+    size_t length = 0;
+    SL_TRY(sluice_detokenize(vocabulary, twice, 1, true, &text, &alone_length, error));
+    sluice_free(text);
+    SL_TRY(sluice_detokenize(vocabulary, twice, 2, true, &text, &length, error));
+    sl_console_print(console, "%8d  \"", id);
+    sl_console_print_escaped(console, text + alone_length, length - alone_length);
+    sl_console_print(console, "\"\n");
+    sluice_free(text);
     return SLUICE_OK;
 }
 
@@ -65,7 +69,9 @@ static sluice_status encode(const sluice_vocabulary *vocabulary, const sl_option
         }
         sl_console_print(console, "\n");
     } else {
-        status = print_pieces(console, vocabulary, ids, n_ids, error);
+        for (size_t i = 0; i < n_ids && status == SLUICE_OK && console->write_errno == 0; i++) {
+            status = print_piece(console, vocabulary, ids[i], error);
+        }
     }
     sluice_free(ids);
     return status;
