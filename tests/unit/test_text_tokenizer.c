@@ -533,8 +533,8 @@ static void long_runs_of_one_kind_are_encoded_by_every_pretokenizer(void **state
                                         " x",
                                         "\xff",
                                         "\xe4\xb8\xad",
-                                        "\xe4\xb8\xad"
-                                        "A",
+                                        ("\xe4\xb8\xad"
+                                         "A"),
                                         "\xcc\x81",
                                         "\x01",
                                         "aA",
