@@ -32,7 +32,7 @@ typedef struct expert_shape {
 typedef struct expert_files {
     expert_shape shape;
     char directory[EXPERT_PATH_BYTES];
-    char paths[EXPERT_MAX_FILES][EXPERT_PATH_BYTES + 16];
+    char paths[EXPERT_MAX_FILES][EXPERT_PATH_BYTES + 32];
     uint64_t file_bytes[EXPERT_MAX_FILES];
     sl_file files[EXPERT_MAX_FILES];
     sl_store_file store_files[EXPERT_MAX_FILES];
