@@ -1,0 +1,241 @@
+/* Speed of every kernel on every instruction set of this machine, one thread: the best of several rounds.
+ *
+ * Matrix products run over weights that fit the second-level cache (cached) and over weights that do not fit any
+ * (streamed), with one token (decode) and with many (prefill). */
+#include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "os/clock.h"
+
+enum { COLUMNS = 2048, PREFILL_TOKENS = 64, ROUND_NS = 30000000, ROUNDS = 5 };
+
+typedef struct matmul_bench {
+    const sl_kernel_table *table;
+    sl_type type;
+    uint32_t n_rows;
+    uint32_t n_tokens;
+    size_t stride;
+    guarded weights;
+    guarded activations;
+    guarded out;
+} matmul_bench;
+
+typedef void bench_fn(void *work);
+
+/* Seconds of one call. */
+static double best_seconds(bench_fn *run, void *work)
+{
+    double best = 1e9;
+    for (int round = 0; round < ROUNDS; round++) {
+        uint64_t start = sl_clock_ns();
+        uint64_t now;
+        uint32_t n_calls = 0;
+        do {
+            run(work);
+            n_calls++;
+            now = sl_clock_ns();
+        } while (now - start < ROUND_NS);
+        double seconds = (double)(now - start) * 1e-9 / n_calls;
+        best = seconds < best ? seconds : best;
+    }
+    return best;
+}
+
+static void run_matmul(void *work)
+{
+    matmul_bench *bench = work;
+    bench->table->matmul[bench->type](bench->weights.data, bench->weights.bytes / bench->n_rows, COLUMNS, 0,
+                                      bench->n_rows, bench->activations.data, bench->stride, bench->n_tokens,
+                                      bench->out.data, bench->n_rows);
+}
+
+static double matmul_seconds(const sl_kernel_table *table, sl_type type, size_t bytes, uint32_t n_tokens,
+                             size_t *weight_bytes, double *operations)
+{
+    random_source random = {71};
+    const sl_type_traits *traits = sl_type_traits_of((int)type);
+    size_t row_bytes = (size_t)sl_type_row_bytes(type, COLUMNS);
+    matmul_bench bench = {.table = table, .type = type, .n_rows = (uint32_t)(bytes / row_bytes), .n_tokens = n_tokens};
+    bench.weights = guarded_allocate(row_bytes * bench.n_rows);
+    fill_weights(type, WEIGHTS_SANE, bench.weights.data, bench.weights.bytes, &random);
+    bench.stride = (size_t)sl_type_row_bytes(traits->activation_type, COLUMNS);
+    bench.activations = guarded_allocate(bench.stride * n_tokens);
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        float x[COLUMNS];
+        uint8_t *row = (uint8_t *)bench.activations.data + t * bench.stride;
+        fill_floats(FLOATS_NORMAL, x, COLUMNS, &random);
+        if (traits->activation_type == SL_TYPE_F32) {
+            memcpy(row, x, sizeof x);
+        } else {
+            table->quantize_row[traits->activation_type](x, COLUMNS, row);
+        }
+    }
+    bench.out = guarded_allocate((size_t)bench.n_rows * n_tokens * sizeof(float));
+    double seconds = best_seconds(run_matmul, &bench);
+    *weight_bytes = bench.weights.bytes;
+    *operations = 2.0 * bench.n_rows * COLUMNS * n_tokens;
+    guarded_release(&bench.weights);
+    guarded_release(&bench.activations);
+    guarded_release(&bench.out);
+    return seconds;
+}
+
+static void bench_matmul(const sl_kernel_table *table, sl_type type)
+{
+    size_t bytes;
+    double operations;
+    double seconds = matmul_seconds(table, type, 512 << 10, 1, &bytes, &operations);
+    printf("%-8s %-7s decode cached %6.2f GB/s %7.2f GFLOP/s", sl_isa_name(table->isa),
+           sl_type_traits_of((int)type)->name, (double)bytes / seconds * 1e-9, operations / seconds * 1e-9);
+    seconds = matmul_seconds(table, type, 192 << 20, 1, &bytes, &operations);
+    printf("   streamed %6.2f GB/s", (double)bytes / seconds * 1e-9);
+    seconds = matmul_seconds(table, type, 512 << 10, PREFILL_TOKENS, &bytes, &operations);
+    printf("   prefill %7.2f GFLOP/s%s\n", operations / seconds * 1e-9,
+           sl_kernel_table_falls_back(table, type) ? " (generic)" : "");
+    fflush(stdout);
+}
+
+typedef struct row_bench {
+    const sl_kernel_table *table;
+    float *a;
+    float *b;
+    float *out;
+    sl_attention_task attention;
+} row_bench;
+
+static void run_rms_norm(void *work)
+{
+    row_bench *bench = work;
+    bench->table->rms_norm(bench->a, bench->b, COLUMNS, 1e-6f, bench->out);
+}
+
+static void run_swiglu(void *work)
+{
+    row_bench *bench = work;
+    bench->table->swiglu(bench->a, bench->b, COLUMNS, bench->out);
+}
+
+static void run_softmax(void *work)
+{
+    row_bench *bench = work;
+    memcpy(bench->out, bench->a, COLUMNS * sizeof(float));
+    bench->table->softmax(bench->out, COLUMNS);
+}
+
+static void run_accumulate(void *work)
+{
+    row_bench *bench = work;
+    bench->table->accumulate(bench->a, 0.5f, false, COLUMNS, bench->out);
+}
+
+static void run_quantize_32(void *work)
+{
+    row_bench *bench = work;
+    bench->table->quantize_row[SL_TYPE_ACT_Q8_32](bench->a, COLUMNS, bench->out);
+}
+
+static void run_quantize_256(void *work)
+{
+    row_bench *bench = work;
+    bench->table->quantize_row[SL_TYPE_ACT_Q8_256](bench->a, COLUMNS, bench->out);
+}
+
+static void run_rope_table(void *work)
+{
+    row_bench *bench = work;
+    bench->table->rope_table(&(sl_rope_config){128, 1e6f, 1.0f, NULL}, 12345, bench->out);
+}
+
+static void run_rope(void *work)
+{
+    row_bench *bench = work;
+    bench->table->rope(bench->a, COLUMNS / 128, 128, 128, SL_ROPE_NEOX, bench->b);
+}
+
+static void run_store(void *work)
+{
+    row_bench *bench = work;
+    bench->table->store_kv(bench->a, COLUMNS, SL_KV_F16, bench->out);
+}
+
+static void run_attention(void *work)
+{
+    row_bench *bench = work;
+    bench->table->attention(&bench->attention);
+}
+
+static const struct {
+    const char *name;
+    bench_fn *run;
+} row_benches[] = {
+    {"rms_norm", run_rms_norm},
+    {"swiglu", run_swiglu},
+    {"softmax", run_softmax},
+    {"accumulate", run_accumulate},
+    {"quantize32", run_quantize_32},
+    {"quantize256", run_quantize_256},
+    {"rope", run_rope},
+    {"rope_table", run_rope_table},
+    {"store_kv", run_store},
+};
+
+static void bench_rows(const sl_kernel_table *table, random_source *random)
+{
+    enum { POSITIONS = 4096, DIM = 128, QUERIES = 4 };
+    guarded a = guarded_allocate(COLUMNS * sizeof(float));
+    guarded b = guarded_allocate(COLUMNS * sizeof(float));
+    guarded out = guarded_allocate(2 * COLUMNS * sizeof(float));
+    guarded kv = guarded_allocate((size_t)2 * POSITIONS * DIM * sizeof(uint16_t));
+    guarded scratch = guarded_allocate(sl_attention_scratch_floats(QUERIES, DIM) * sizeof(float));
+    fill_floats(FLOATS_NORMAL, a.data, COLUMNS, random);
+    fill_floats(FLOATS_NORMAL, b.data, COLUMNS, random);
+    memset(kv.data, 0x32, kv.bytes);
+    row_bench bench = {
+        .table = table,
+        .a = a.data,
+        .b = b.data,
+        .out = out.data,
+        .attention = {.queries = a.data,
+                      .n_queries = QUERIES,
+                      .key_dim = DIM,
+                      .value_dim = DIM,
+                      .keys = kv.data,
+                      .values = (uint16_t *)kv.data + POSITIONS * DIM,
+                      .kv_type = SL_KV_F16,
+                      .n_positions = POSITIONS,
+                      .scale = 0.088f,
+                      .out = out.data,
+                      .scratch = scratch.data},
+    };
+    for (size_t i = 0; i < sizeof row_benches / sizeof row_benches[0]; i++) {
+        double seconds = best_seconds(row_benches[i].run, &bench);
+        printf("%-8s %-11s %8.3f us per %d elements\n", sl_isa_name(table->isa), row_benches[i].name, seconds * 1e6,
+               COLUMNS);
+    }
+    double seconds = best_seconds(run_attention, &bench);
+    printf("%-8s attention   %8.3f us, %d queries of %d over %d positions, %.2f GB/s, %.2f GFLOP/s\n",
+           sl_isa_name(table->isa), seconds * 1e6, QUERIES, DIM, POSITIONS, (double)kv.bytes / seconds * 1e-9,
+           4.0 * QUERIES * DIM * POSITIONS / seconds * 1e-9);
+    guarded_release(&a);
+    guarded_release(&b);
+    guarded_release(&out);
+    guarded_release(&kv);
+    guarded_release(&scratch);
+}
+
+void run_bench(void)
+{
+    random_source random = {67};
+    for (int isa = SL_ISA_GENERIC; isa <= (int)sl_cpu_best_isa(); isa++) {
+        sl_kernel_table table = table_of((sl_isa)isa);
+        for (int type = 0; type < SL_TYPE_COUNT; type++) {
+            if (table.matmul[type] != NULL) {
+                bench_matmul(&table, (sl_type)type);
+            }
+        }
+        bench_rows(&table, &random);
+    }
+}
