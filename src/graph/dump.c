@@ -172,12 +172,13 @@ bool sl_program_dump(const sl_program *program, sl_text *out)
 
 bool sl_program_dump_plan(const sl_program *program, sl_text *out)
 {
-    bool written = sl_text_format(out, "offset\tbytes\tfirst_step\tlast_step\tvalue\n");
+    bool written = true;
     for (uint32_t i = 0; i < program->n_buffers && written; i++) {
         const sl_plan_buffer *buffer = &program->buffers[i];
-        written = sl_text_format(out, "%" PRIu64 "\t%" PRIu64 "\t%" PRIu32 "\t%" PRIu32 "\t%" PRIu32 "\n",
-                                 buffer->offset, buffer->bytes, buffer->lifetime.first_write,
-                                 buffer->lifetime.last_read, buffer->lifetime.value);
+        written = sl_text_format(
+            out, "buffer at %" PRIu64 ": %" PRIu64 " bytes, steps %" PRIu32 " to %" PRIu32 ", value %" PRIu32 "\n",
+            buffer->offset, buffer->bytes, buffer->lifetime.first_write, buffer->lifetime.last_read,
+            buffer->lifetime.value);
     }
     return written;
 }

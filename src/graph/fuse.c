@@ -27,6 +27,9 @@ typedef struct fusion_state {
     bool *removed;   /* owned; [n_ops] */
 } fusion_state;
 
+/* Fuse `op` with what it reads, if that is possible. */
+typedef void fusion_rule(fusion_state *fusion, sl_op *op);
+
 static void count_uses(fusion_state *fusion)
 {
     const sl_graph *graph = fusion->graph;
@@ -85,27 +88,25 @@ static void remove_op(fusion_state *fusion, const sl_op *op)
 }
 
 /* MATMUL, then ADD of a vector of its width: a MATMUL with bias, where the product stood. */
-static bool fuse_bias(fusion_state *fusion, sl_op *add)
+static void fuse_bias(fusion_state *fusion, sl_op *add)
 {
-    const sl_value_info *addend = &fusion->graph->values[add->inputs[1].index];
-    if (add->kind != SL_OP_ADD || addend->shape.n_dims != 1) {
-        return false;
+    if (add->kind != SL_OP_ADD || fusion->graph->values[add->inputs[1].index].shape.n_dims != 1) {
+        return;
     }
     sl_op *product = sole_producer(fusion, add->inputs[0], SL_OP_MATMUL);
     if (product == NULL || sl_value_exists(product->inputs[2])) {
-        return false;
+        return;
     }
     product->inputs[2] = add->inputs[1];
     product->outputs[0] = add->outputs[0];
     remove_op(fusion, add);
-    return true;
 }
 
 /* MULTIPLY of something with the SILU of something: SWIGLU, where the product stood. */
-static bool fuse_swiglu(fusion_state *fusion, sl_op *multiply)
+static void fuse_swiglu(fusion_state *fusion, sl_op *multiply)
 {
     if (multiply->kind != SL_OP_MULTIPLY) {
-        return false;
+        return;
     }
     for (uint32_t i = 0; i < 2; i++) {
         sl_op *silu = sole_producer(fusion, multiply->inputs[i], SL_OP_SILU);
@@ -117,9 +118,8 @@ static bool fuse_swiglu(fusion_state *fusion, sl_op *multiply)
         multiply->inputs[0] = silu->inputs[0];
         multiply->inputs[1] = up;
         remove_op(fusion, silu);
-        return true;
+        return;
     }
-    return false;
 }
 
 static bool same_form(const sl_graph *graph, sl_value a, sl_value b)
@@ -129,10 +129,10 @@ static bool same_form(const sl_graph *graph, sl_value a, sl_value b)
 }
 
 /* SWIGLU of two products of one input without bias: MATMUL_SWIGLU, where the SWIGLU stood. */
-static bool fuse_matmul_swiglu(fusion_state *fusion, sl_op *swiglu)
+static void fuse_matmul_swiglu(fusion_state *fusion, sl_op *swiglu)
 {
     if (swiglu->kind != SL_OP_SWIGLU) {
-        return false;
+        return;
     }
     sl_op *gate = sole_producer(fusion, swiglu->inputs[0], SL_OP_MATMUL);
     sl_op *up = sole_producer(fusion, swiglu->inputs[1], SL_OP_MATMUL);
@@ -140,7 +140,7 @@ static bool fuse_matmul_swiglu(fusion_state *fusion, sl_op *swiglu)
         sl_value_exists(gate->inputs[2]) || sl_value_exists(up->inputs[2]) ||
         !same_form(fusion->graph, gate->inputs[1], up->inputs[1]) ||
         written_between(fusion, gate->inputs[0], gate < up ? gate : up, swiglu)) {
-        return false;
+        return;
     }
     swiglu->kind = SL_OP_MATMUL_SWIGLU;
     swiglu->n_inputs = sl_op_definition_of(SL_OP_MATMUL_SWIGLU)->n_inputs;
@@ -149,19 +149,18 @@ static bool fuse_matmul_swiglu(fusion_state *fusion, sl_op *swiglu)
     swiglu->inputs[2] = up->inputs[1];
     remove_op(fusion, gate);
     remove_op(fusion, up);
-    return true;
 }
 
 /* ADD of two batches, then RMS_NORM of the sum: ADD_RMS_NORM, where the ADD stood; the sum stays readable. */
-static bool fuse_add_rms_norm(fusion_state *fusion, sl_op *norm)
+static void fuse_add_rms_norm(fusion_state *fusion, sl_op *norm)
 {
     if (norm->kind != SL_OP_RMS_NORM || fusion->graph->values[norm->inputs[0].index].kind != SL_VALUE_TEMPORARY) {
-        return false;
+        return;
     }
     sl_op *add = &fusion->graph->ops[fusion->uses[norm->inputs[0].index].first_write];
     if (add->kind != SL_OP_ADD || fusion->graph->values[add->inputs[1].index].shape.n_dims != 2 ||
         written_between(fusion, norm->inputs[0], add, norm)) {
-        return false;
+        return;
     }
     add->kind = SL_OP_ADD_RMS_NORM;
     add->attributes = norm->attributes;
@@ -170,7 +169,6 @@ static bool fuse_add_rms_norm(fusion_state *fusion, sl_op *norm)
     add->inputs[2] = norm->inputs[1];
     add->outputs[1] = norm->outputs[0];
     remove_op(fusion, norm);
-    return true;
 }
 
 static void compact(sl_graph *graph, const bool *removed)
@@ -187,9 +185,8 @@ static void compact(sl_graph *graph, const bool *removed)
 sluice_status sl_graph_fuse(sl_graph *graph, sluice_error *error)
 {
     SL_TRY(sl_graph_verify(graph, error));
-    typedef bool fuse_fn(fusion_state * fusion, sl_op * op);
     /* Each looks for what the ones before it made. */
-    static fuse_fn *const rules[] = {fuse_bias, fuse_swiglu, fuse_matmul_swiglu, fuse_add_rms_norm};
+    static fusion_rule *const rules[] = {fuse_bias, fuse_swiglu, fuse_matmul_swiglu, fuse_add_rms_norm};
     fusion_state fusion = {.graph = graph};
     fusion.uses = sl_alloc(graph->memory, SL_MEMORY_OTHER, graph->n_values, sizeof *fusion.uses);
     fusion.removed = sl_alloc(graph->memory, SL_MEMORY_OTHER, graph->n_ops, sizeof *fusion.removed);

@@ -62,11 +62,16 @@ static sl_branch build_attention(const sl_block *block, const attention_inputs *
     sl_graph *graph = block->graph;
     const sl_attention_shape shape = {hyper->n_heads, hyper->n_kv_heads, hyper->key_dim, hyper->value_dim};
 
-    sl_query q =
-        sl_build_query(graph, x, sl_block_matrix(block, "attn_q.weight"), sl_block_vector(block, "attn_q.bias"));
-    sl_key k = sl_build_key(graph, x, sl_block_matrix(block, "attn_k.weight"), sl_block_vector(block, "attn_k.bias"));
-    sl_head_values v =
-        sl_build_values(graph, x, sl_block_matrix(block, "attn_v.weight"), sl_block_vector(block, "attn_v.bias"));
+    /* One statement for each weight: weights are declared in an order that does not depend on the compiler. */
+    sl_matrix q_weight = sl_block_matrix(block, "attn_q.weight");
+    sl_vector q_bias = sl_block_vector(block, "attn_q.bias");
+    sl_matrix k_weight = sl_block_matrix(block, "attn_k.weight");
+    sl_vector k_bias = sl_block_vector(block, "attn_k.bias");
+    sl_matrix v_weight = sl_block_matrix(block, "attn_v.weight");
+    sl_vector v_bias = sl_block_vector(block, "attn_v.bias");
+    sl_query q = sl_build_query(graph, x, q_weight, q_bias);
+    sl_key k = sl_build_key(graph, x, k_weight, k_bias);
+    sl_head_values v = sl_build_values(graph, x, v_weight, v_bias);
     if (hyper->norm_heads || hyper->norm_qk_full) {
         uint32_t n_groups_q = hyper->norm_heads ? 1 : hyper->n_heads;
         uint32_t n_groups_k = hyper->norm_heads ? 1 : hyper->n_kv_heads;
@@ -88,8 +93,9 @@ static sl_branch build_attention(const sl_block *block, const attention_inputs *
     sl_value_cache values = sl_build_value_cache(graph, block->layer, &shape, inputs->kv_type);
     sl_attended attended = sl_build_attention(graph, rotated_q, rotated_k, v, inputs->positions, keys, values, &shape,
                                               hyper->attention_scale);
-    return sl_build_attention_output(graph, attended, sl_block_matrix(block, "attn_output.weight"),
-                                     sl_block_vector(block, "attn_output.bias"));
+    sl_matrix output_weight = sl_block_matrix(block, "attn_output.weight");
+    sl_vector output_bias = sl_block_vector(block, "attn_output.bias");
+    return sl_build_attention_output(graph, attended, output_weight, output_bias);
 }
 
 sl_branch sl_block_routed_experts(const sl_block *block, sl_ffn_input x)

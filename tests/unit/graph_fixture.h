@@ -42,17 +42,17 @@ static inline void fixture_build_body(sl_graph *graph, sl_type type)
 
     sl_attention_input normed =
         sl_build_attention_norm(graph, x, fixture_vector(graph, "attn_norm", FIXTURE_EMBD), 1e-6f);
-    sl_query q = sl_build_query(graph, normed, fixture_matrix(graph, "attn_q", type, q_width, FIXTURE_EMBD),
-                                fixture_vector(graph, "attn_q.bias", q_width));
+    sl_matrix q_weight = fixture_matrix(graph, "attn_q", type, q_width, FIXTURE_EMBD);
+    sl_query q = sl_build_query(graph, normed, q_weight, fixture_vector(graph, "attn_q.bias", q_width));
     sl_key k = sl_build_key(graph, normed, fixture_matrix(graph, "attn_k", type, kv_width, FIXTURE_EMBD), none);
     sl_head_values v =
         sl_build_values(graph, normed, fixture_matrix(graph, "attn_v", type, kv_width, FIXTURE_EMBD), none);
     q = sl_build_query_norm(graph, q, fixture_vector(graph, "attn_q_norm", FIXTURE_HEAD_DIM), FIXTURE_HEAD_DIM, 1e-6f);
     sl_rotated_query rq = sl_build_rotate_query(graph, q, table, FIXTURE_HEADS, FIXTURE_HEAD_DIM, SL_ROPE_NEOX);
     sl_rotated_key rk = sl_build_rotate_key(graph, k, table, FIXTURE_KV_HEADS, FIXTURE_HEAD_DIM, SL_ROPE_NEOX);
-    sl_attended attended =
-        sl_build_attention(graph, rq, rk, v, positions, sl_build_key_cache(graph, 0, &shape, SL_KV_F16),
-                           sl_build_value_cache(graph, 0, &shape, SL_KV_F16), &shape, 0.125f);
+    sl_key_cache keys = sl_build_key_cache(graph, 0, &shape, SL_KV_F16);
+    sl_value_cache values = sl_build_value_cache(graph, 0, &shape, SL_KV_F16);
+    sl_attended attended = sl_build_attention(graph, rq, rk, v, positions, keys, values, &shape, 0.125f);
     x = sl_build_add(graph, x,
                      sl_build_attention_output(
                          graph, attended, fixture_matrix(graph, "attn_output", type, FIXTURE_EMBD, q_width), none));
@@ -68,10 +68,10 @@ static inline void fixture_build_body(sl_graph *graph, sl_type type)
                                      .up_type = type,
                                      .down_type = type};
     sl_branch routed = sl_build_experts(graph, y, sl_build_route(graph, logits, &rule), &experts);
-    sl_branch shared =
-        sl_build_swiglu_ffn(graph, y, fixture_matrix(graph, "gate_shexp", type, FIXTURE_FF, FIXTURE_EMBD),
-                            fixture_matrix(graph, "up_shexp", type, FIXTURE_FF, FIXTURE_EMBD),
-                            fixture_matrix(graph, "down_shexp", type, FIXTURE_EMBD, FIXTURE_FF));
+    sl_matrix gate = fixture_matrix(graph, "gate_shexp", type, FIXTURE_FF, FIXTURE_EMBD);
+    sl_matrix up = fixture_matrix(graph, "up_shexp", type, FIXTURE_FF, FIXTURE_EMBD);
+    sl_matrix down = fixture_matrix(graph, "down_shexp", type, FIXTURE_EMBD, FIXTURE_FF);
+    sl_branch shared = sl_build_swiglu_ffn(graph, y, gate, up, down);
     shared =
         sl_build_sigmoid_gate(graph, shared, y, fixture_matrix(graph, "gate_inp_shexp", SL_TYPE_F32, 1, FIXTURE_EMBD));
     x = sl_build_add(graph, x, sl_build_sum(graph, routed, shared));
