@@ -244,7 +244,7 @@ class Case:
 
     def check_q8_0_encoder(self, file):
         for name, t in file.tensors.items():
-            if gguf_file._is_converted(name, t) and t.ne[0] % 32 == 0:
+            if gguf_file.is_converted(name, t) and t.ne[0] % 32 == 0:
                 x = np.frombuffer(t.data, "<f4").reshape(-1, t.ne[0])
                 theirs = gguf.quants.quantize(x, gguf.GGMLQuantizationType.Q8_0).tobytes()
                 assert theirs == gguf_file.encode_q8_0(x), name

@@ -122,7 +122,7 @@ static sluice_status describe(quantizer *self, sluice_error *error)
         sl_span key = input->values[i].key;
         bool is_split = key.length >= 6 && memcmp(key.data, "split.", 6) == 0;
         if (!is_split && !sl_span_equal_text(key, "general.file_type") &&
-            !sl_span_equal_text(key, "general.alignment")) {
+            !sl_span_equal_text(key, "general.alignment") && !sl_span_equal_text(key, "general.quantized_by")) {
             SL_TRY(sl_gguf_writer_add_value(self->output, &input->values[i], error));
         }
     }

@@ -8,10 +8,10 @@ import struct
 
 import numpy as np
 
-F32, F16, Q8_0 = 0, 1, 8
+F32, F16, Q8_0, BF16 = 0, 1, 8, 30
 # type -> (elements, bytes) of a block
 _BLOCK = {F32: (1, 4), F16: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), Q8_0: (32, 34), 10: (256, 84),
-          11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), 30: (1, 2), 39: (32, 17)}
+          11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), BF16: (1, 2), 39: (32, 17)}
 _SCALAR = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY, _U16, _I32 = 8, 9, 2, 5
 
@@ -134,7 +134,16 @@ def encode_q8_0(x):
     return out.tobytes()
 
 
-def _is_converted(name, tensor):
+def q8_0_scales(data):
+    return np.frombuffer(data, np.uint8).reshape(-1, 34)[:, :2].copy().view("<f2")[:, 0].astype(np.float64)
+
+
+def decode_q8_0(data):
+    q = np.frombuffer(data, np.uint8).reshape(-1, 34)[:, 2:].copy().view(np.int8).astype(np.float64)
+    return (q * q8_0_scales(data)[:, None]).reshape(-1)
+
+
+def is_converted(name, tensor):
     """Matrices, but the router: norms, biases and routers stay F32."""
     return len(tensor.ne) > 1 and "ffn_gate_inp" not in name
 
@@ -143,7 +152,7 @@ def with_type(file, kind):
     """F32 matrices as F16 or Q8_0; rows that are no whole number of Q8_0 blocks become F16."""
     tensors = {}
     for name, tensor in file.tensors.items():
-        if not _is_converted(name, tensor):
+        if not is_converted(name, tensor):
             tensors[name] = tensor
             continue
         assert tensor.type == F32

@@ -1,11 +1,14 @@
 """Runs the program under test."""
+import atexit
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
-import sys
+import tempfile
 
 import pytest
 
@@ -64,13 +67,25 @@ def run_json(*arguments):
     return json.loads(run(*arguments, "--json").out)
 
 
+@functools.cache
+def _launcher():
+    """launch.c, compiled at first use: what starts a program to be measured must itself be small."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang-14")
+    if compiler is None:
+        pytest.skip("needs a C compiler for the launcher that measures")
+    folder = tempfile.mkdtemp(prefix="sluice-test-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = f"{folder}/launch"
+    subprocess.run([compiler, "-O1", "-o", path, str(pathlib.Path(__file__).with_name("launch.c"))], check=True)
+    return path
+
+
 def run_measured(*arguments, code=0, procs="-"):
     """As run, with the kernel's figure for the highest resident memory; `procs` names the cgroup to run in."""
+    launcher = _launcher()
     reading, writing = os.pipe()
-    launcher = pathlib.Path(__file__).with_name("launch.py")
     with os.fdopen(reading) as report:
-        done = subprocess.run([sys.executable, "-I", "-S", str(launcher), str(writing), str(procs), binary(),
-                               *map(str, arguments)], env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
+        done = subprocess.run([launcher, str(writing), str(procs), binary(), *map(str, arguments)], env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
                               encoding="utf-8", errors="surrogateescape", pass_fds=(writing,), check=False)
         os.close(writing)
         line = report.readline().split()
