@@ -126,7 +126,6 @@ static sluice_status describe(quantizer *self, sluice_error *error)
             SL_TRY(sl_gguf_writer_add_value(self->output, &input->values[i], error));
         }
     }
-    SL_TRY(sl_gguf_writer_add_string(self->output, "general.quantized_by", "sluice quantize", error));
     self->types = sl_alloc(&self->memory, SL_MEMORY_OTHER, input->n_tensors, sizeof *self->types);
     if (self->types == NULL) {
         return sl_error_no_memory(error, input->n_tensors * sizeof *self->types, "tensor types");
