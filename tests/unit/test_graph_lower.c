@@ -3,11 +3,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 /* cmocka.h needs the first four. */
 #include <cmocka.h>
 
+#include "../support/failing_memory.h"
 #include "graph/program.h"
 #include "graph_fixture.h"
 
@@ -315,6 +315,45 @@ static void experts_whose_hidden_width_does_not_fit_are_refused(void **state)
     sl_graph_fini(&graph);
 }
 
+static void a_fused_product_has_a_place_for_the_rows_of_up(void **state)
+{
+    (void)state;
+    sl_graph graph;
+    sl_graph_init(&graph, &memory);
+    fixture_build_body(&graph, SL_TYPE_Q4_K);
+    assert_int_equal(sl_graph_fuse(&graph, NULL), SLUICE_OK);
+    sl_program *program = compiled(&graph, 8);
+    const sl_step *step = find_step(program, SL_OP_MATMUL_SWIGLU, 0);
+    assert_int_equal(step->inputs[0].type, SL_TYPE_ACT_Q8_256);
+    assert_int_equal(step->outputs[SL_SWIGLU_UP].kind, SL_PLACE_ARENA);
+    assert_int_equal(step->outputs[SL_SWIGLU_UP].rows, 8);
+    assert_int_equal(step->outputs[SL_SWIGLU_UP].width, FIXTURE_FF);
+    assert_int_not_equal(step->outputs[SL_SWIGLU_UP].offset, step->outputs[0].offset);
+    sl_program_free(&program);
+    sl_graph_fini(&graph);
+}
+
+static void a_copy_compiles_to_the_same_program_and_is_its_own(void **state)
+{
+    (void)state;
+    sl_graph graph;
+    sl_graph copy;
+    sl_graph_init(&graph, &memory);
+    sl_graph_init(&copy, &memory);
+    fixture_build_body(&graph, SL_TYPE_Q8_0);
+    assert_int_equal(sl_graph_copy(&copy, &graph, NULL), SLUICE_OK);
+    sl_program *first = compiled(&graph, 8);
+    sl_graph_fini(&graph);
+    sl_program *second = compiled(&copy, 8);
+    assert_int_equal(first->n_steps, second->n_steps);
+    assert_memory_equal(first->steps, second->steps, first->n_steps * sizeof *first->steps);
+    sl_value last = {copy.n_values - 1};
+    assert_true(sl_value_exists(sl_graph_op(&copy, SL_OP_SILU, &last, 1, NULL, NULL)));
+    sl_program_free(&first);
+    sl_program_free(&second);
+    sl_graph_fini(&copy);
+}
+
 static void more_pairs_than_can_be_counted_are_refused(void **state)
 {
     (void)state;
@@ -323,32 +362,13 @@ static void more_pairs_than_can_be_counted_are_refused(void **state)
     sl_graph_fini(&graph);
 }
 
-/* The memory source refuses allocation number `countdown`. */
-static void *allocate_until(void *user, size_t bytes, size_t alignment)
-{
-    uint32_t *countdown = user;
-    if (*countdown == 0) {
-        return NULL;
-    }
-    --*countdown;
-    void *pointer = NULL;
-    return posix_memalign(&pointer, alignment, bytes) == 0 ? pointer : NULL;
-}
-
-static void release(void *user, void *pointer)
-{
-    (void)user;
-    free(pointer);
-}
-
 static void every_failed_allocation_is_reported_and_leaks_nothing(void **state)
 {
     (void)state;
-    for (uint32_t n = 0;; n++) {
-        uint32_t countdown = n;
-        const sl_memory_source source = {.allocate = allocate_until, .release = release, .user = &countdown};
+    for (uint64_t n = 0;; n++) {
         sl_memory scarce;
-        sl_memory_init(&scarce, &source);
+        failing_source source;
+        failing_memory_init(&scarce, &source, n);
         sl_graph graph;
         sl_graph_init(&graph, &scarce);
         fixture_build_body(&graph, SL_TYPE_Q4_K);
@@ -388,6 +408,8 @@ int main(void)
         TEST(experts_whose_gate_and_up_differ_in_form_are_refused),
         TEST(experts_may_mix_types_of_one_form),
         TEST(experts_whose_hidden_width_does_not_fit_are_refused),
+        TEST(a_fused_product_has_a_place_for_the_rows_of_up),
+        TEST(a_copy_compiles_to_the_same_program_and_is_its_own),
         TEST(more_pairs_than_can_be_counted_are_refused),
         TEST(every_failed_allocation_is_reported_and_leaks_nothing),
     };
