@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kernels/generic/generic.h"
+#include "kernels/x86/avx2.h"
 
 static sl_matmul_fn *const generic_matmul[SL_TYPE_COUNT] = {
     [SL_TYPE_F32] = sl_generic_matmul_f32,       [SL_TYPE_F16] = sl_generic_matmul_f16,
@@ -48,11 +49,30 @@ static void fill_generic(sl_kernel_table *table)
     table->attention = sl_generic_attention;
 }
 
+#if defined(__x86_64__)
+
+static void fill_better_sets(sl_kernel_table *table)
+{
+    if (table->isa >= SL_ISA_AVX2) {
+        sl_avx2_fill(table);
+    }
+}
+
+#else
+
+static void fill_better_sets(sl_kernel_table *table)
+{
+    (void)table;
+}
+
+#endif
+
 void sl_kernel_table_init(sl_kernel_table *table, sl_isa isa)
 {
     sl_isa best = sl_cpu_best_isa();
     *table = (sl_kernel_table){.isa = isa < best ? isa : best};
     fill_generic(table);
+    fill_better_sets(table);
 }
 
 bool sl_kernel_table_falls_back(const sl_kernel_table *table, sl_type type)

@@ -1,0 +1,285 @@
+/* Storing keys and values, and attention over them.
+ *
+ * Owns: nothing; equals generic/attention.c bit for bit.
+ * Invariants:
+ *   1. Up to four queries share the reading of a key or a value. Each score and each output keeps its own order of
+ * terms: scores 16 partials by element and the tree, outputs one chain over positions.
+ *   2. Elements after the last whole vector go through the scalar definition.
+ *   3. Of the scratch, [0, 4 * SL_ATTENTION_CHUNK) holds scores (one row per query of a group), then come the group's
+ *      weighted values, and the last 16 floats per query its maximum and sum so far.
+ * Threads: pure functions; any thread. The scratch is private to the caller. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/generic/math.h"
+#include "kernels/generic/sums.h"
+#include "kernels/x86/avx2.h"
+#include "kernels/x86/avx2_math.h"
+
+enum { GROUP = 4 }; /* queries, or queries times positions, that are computed side by side */
+
+void sl_avx2_store_kv(const float *x, uint32_t n, sl_kv_type kv_type, void *out)
+{
+    if (kv_type == SL_KV_F32) {
+        memcpy(out, x, n * sizeof *x);
+        return;
+    }
+    uint16_t *halves = out;
+    uint32_t i = 0;
+    for (; n - i >= 8; i += 8) {
+        __m128i packed = _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        _mm_storeu_si128((__m128i *)(halves + i), packed);
+    }
+    for (; i < n; i++) {
+        halves[i] = sl_f32_to_f16(x[i]);
+    }
+}
+
+SL_ALWAYS_INLINE __m256 load8(const void *elements, size_t index, sl_kv_type kv_type)
+{
+    if (kv_type == SL_KV_F32) {
+        return _mm256_loadu_ps((const float *)elements + index);
+    }
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)elements + index)));
+}
+
+SL_ALWAYS_INLINE float load1(const void *elements, size_t index, sl_kv_type kv_type)
+{
+    return kv_type == SL_KV_F32 ? ((const float *)elements)[index] : sl_f16_to_f32(((const uint16_t *)elements)[index]);
+}
+
+/* The tree over 16 partials that continue with the elements from `first` on. */
+SL_ALWAYS_INLINE float finish_dot(const sl_attention_task *task, sl_kv_type kv_type, const float *query, size_t key,
+                                  uint32_t first, __m256 low, __m256 high)
+{
+    if (first == task->key_dim) {
+        return sl_avx2_sum_tree(low, high);
+    }
+    float partial[SL_PARTIAL_SUMS];
+    _mm256_storeu_ps(partial, low);
+    _mm256_storeu_ps(partial + 8, high);
+    for (uint32_t j = first; j < task->key_dim; j++) {
+        partial[j - first] = fmaf(query[j], load1(task->keys, key + j, kv_type), partial[j - first]);
+    }
+    return sl_sum_tree(partial);
+}
+
+/* Scores of n_queries queries at n_positions positions from `position` on; both counts are constants. */
+SL_ALWAYS_INLINE void score_tile(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, int n_positions,
+                                 const float *queries, uint32_t position, float *scores)
+{
+    __m256 sums[GROUP][GROUP][2];
+    for (int q = 0; q < n_queries; q++) {
+        for (int p = 0; p < n_positions; p++) {
+            sums[q][p][0] = _mm256_setzero_ps();
+            sums[q][p][1] = _mm256_setzero_ps();
+        }
+    }
+    size_t dim = task->key_dim;
+    uint32_t whole = task->key_dim / SL_PARTIAL_SUMS * SL_PARTIAL_SUMS;
+    for (uint32_t j = 0; j < whole; j += SL_PARTIAL_SUMS) {
+        for (int p = 0; p < n_positions; p++) {
+            size_t key = (position + (uint32_t)p) * dim + j;
+            __m256 low = load8(task->keys, key, kv_type);
+            __m256 high = load8(task->keys, key + 8, kv_type);
+            for (int q = 0; q < n_queries; q++) {
+                const float *query = queries + (size_t)q * dim + j;
+                sums[q][p][0] = _mm256_fmadd_ps(_mm256_loadu_ps(query), low, sums[q][p][0]);
+                sums[q][p][1] = _mm256_fmadd_ps(_mm256_loadu_ps(query + 8), high, sums[q][p][1]);
+            }
+        }
+    }
+    for (int q = 0; q < n_queries; q++) {
+        for (int p = 0; p < n_positions; p++) {
+            float dot = finish_dot(task, kv_type, queries + (size_t)q * dim, (position + (uint32_t)p) * dim, whole,
+                                   sums[q][p][0], sums[q][p][1]);
+            scores[q * SL_ATTENTION_CHUNK + p] = task->scale * dot;
+        }
+    }
+}
+
+SL_ALWAYS_INLINE void score_positions(const sl_attention_task *task, sl_kv_type kv_type, int n_queries,
+                                      const float *queries, uint32_t first, uint32_t n, float *scores)
+{
+    const uint32_t step = GROUP / (uint32_t)n_queries;
+    uint32_t i = 0;
+    for (; n - i >= step; i += step) {
+        score_tile(task, kv_type, n_queries, (int)step, queries, first + i, scores + i);
+    }
+    for (; i < n; i++) {
+        score_tile(task, kv_type, n_queries, 1, queries, first + i, scores + i);
+    }
+}
+
+/* out[q][d] for n_vectors * 8 dims from `dim` on; both counts are constants. */
+SL_ALWAYS_INLINE void weigh_tile(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, int n_vectors,
+                                 uint32_t first, uint32_t n, uint32_t dim, const float *p, float *out)
+{
+    __m256 sums[GROUP][8];
+    for (int q = 0; q < n_queries; q++) {
+        for (int v = 0; v < n_vectors; v++) {
+            sums[q][v] = _mm256_setzero_ps();
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        size_t value = (size_t)(first + i) * task->value_dim + dim;
+        __m256 weight[GROUP];
+        for (int q = 0; q < n_queries; q++) {
+            weight[q] = _mm256_set1_ps(p[q * SL_ATTENTION_CHUNK + i]);
+        }
+        for (int v = 0; v < n_vectors; v++) {
+            __m256 values = load8(task->values, value + 8 * (size_t)v, kv_type);
+            for (int q = 0; q < n_queries; q++) {
+                sums[q][v] = _mm256_fmadd_ps(weight[q], values, sums[q][v]);
+            }
+        }
+    }
+    for (int q = 0; q < n_queries; q++) {
+        for (int v = 0; v < n_vectors; v++) {
+            _mm256_storeu_ps(out + (size_t)q * task->value_dim + dim + 8 * (size_t)v, sums[q][v]);
+        }
+    }
+}
+
+SL_ALWAYS_INLINE void weigh_values(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, uint32_t first,
+                                   uint32_t n, const float *p, float *out)
+{
+    const int n_vectors = 8 / n_queries;
+    uint32_t dim = 0;
+    for (; task->value_dim - dim >= 8 * (uint32_t)n_vectors; dim += 8 * (uint32_t)n_vectors) {
+        weigh_tile(task, kv_type, n_queries, n_vectors, first, n, dim, p, out);
+    }
+    for (; task->value_dim - dim >= 8; dim += 8) {
+        weigh_tile(task, kv_type, n_queries, 1, first, n, dim, p, out);
+    }
+    for (; dim < task->value_dim; dim++) {
+        for (int q = 0; q < n_queries; q++) {
+            float sum = 0.0f;
+            for (uint32_t i = 0; i < n; i++) {
+                float value = load1(task->values, (size_t)(first + i) * task->value_dim + dim, kv_type);
+                sum = fmaf(p[q * SL_ATTENTION_CHUNK + i], value, sum);
+            }
+            out[(size_t)q * task->value_dim + dim] = sum;
+        }
+    }
+}
+
+static float maximum_of(const float *scores, uint32_t n)
+{
+    float maximum = -INFINITY;
+    for (uint32_t i = 0; i < n; i++) {
+        maximum = scores[i] > maximum ? scores[i] : maximum;
+    }
+    return maximum;
+}
+
+/* Scores become p = exp(score - maximum); returns their sum. */
+static float exponentiate(float *scores, uint32_t n, float maximum)
+{
+    __m256 shift = _mm256_set1_ps(maximum);
+    __m256 low = _mm256_setzero_ps();
+    __m256 high = _mm256_setzero_ps();
+    uint32_t i = 0;
+    for (; n - i >= SL_PARTIAL_SUMS; i += SL_PARTIAL_SUMS) {
+        __m256 p_low = sl_avx2_exp(_mm256_sub_ps(_mm256_loadu_ps(scores + i), shift));
+        __m256 p_high = sl_avx2_exp(_mm256_sub_ps(_mm256_loadu_ps(scores + i + 8), shift));
+        low = _mm256_add_ps(low, p_low);
+        high = _mm256_add_ps(high, p_high);
+        _mm256_storeu_ps(scores + i, p_low);
+        _mm256_storeu_ps(scores + i + 8, p_high);
+    }
+    float partial[SL_PARTIAL_SUMS];
+    _mm256_storeu_ps(partial, low);
+    _mm256_storeu_ps(partial + 8, high);
+    for (; i < n; i++) {
+        scores[i] = sl_exp(scores[i] - maximum);
+        partial[i % SL_PARTIAL_SUMS] += scores[i];
+    }
+    return sl_sum_tree(partial);
+}
+
+/* What a query has gathered from the chunks so far. */
+typedef struct query_state {
+    float maximum;
+    float sum;
+} query_state;
+
+_Static_assert(sizeof(query_state) <= 16 * sizeof(float), "a query's state fits its part of the scratch");
+
+static void merge_chunk(query_state *state, float chunk_maximum, float chunk_sum, bool is_first, uint32_t value_dim,
+                        const float *chunk_out, float *out)
+{
+    if (is_first) {
+        *state = (query_state){chunk_maximum, chunk_sum};
+        memcpy(out, chunk_out, value_dim * sizeof *out);
+        return;
+    }
+    float merged = chunk_maximum > state->maximum ? chunk_maximum : state->maximum;
+    float old_weight = sl_exp(state->maximum - merged);
+    float chunk_weight = sl_exp(chunk_maximum - merged);
+    *state = (query_state){merged, fmaf(state->sum, old_weight, chunk_sum * chunk_weight)};
+    uint32_t d = 0;
+    for (; value_dim - d >= 8; d += 8) {
+        __m256 added = _mm256_mul_ps(_mm256_loadu_ps(chunk_out + d), _mm256_set1_ps(chunk_weight));
+        __m256 sum = _mm256_fmadd_ps(_mm256_loadu_ps(out + d), _mm256_set1_ps(old_weight), added);
+        _mm256_storeu_ps(out + d, sum);
+    }
+    for (; d < value_dim; d++) {
+        out[d] = fmaf(out[d], old_weight, chunk_out[d] * chunk_weight);
+    }
+}
+
+/* One chunk for n_queries queries (1, 2 or GROUP) from `query` on. */
+SL_ALWAYS_INLINE void attend_chunk(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, uint32_t query,
+                                   uint32_t first, uint32_t n, query_state *states)
+{
+    float *scores = task->scratch;
+    float *chunk_out = task->scratch + n_queries * SL_ATTENTION_CHUNK;
+    score_positions(task, kv_type, n_queries, task->queries + (size_t)query * task->key_dim, first, n, scores);
+    float maximum[GROUP];
+    float sum[GROUP];
+    for (int q = 0; q < n_queries; q++) {
+        maximum[q] = maximum_of(scores + q * SL_ATTENTION_CHUNK, n);
+        sum[q] = exponentiate(scores + q * SL_ATTENTION_CHUNK, n, maximum[q]);
+    }
+    weigh_values(task, kv_type, n_queries, first, n, scores, chunk_out);
+    for (int q = 0; q < n_queries; q++) {
+        merge_chunk(&states[query + (uint32_t)q], maximum[q], sum[q], first == 0, task->value_dim,
+                    chunk_out + (size_t)q * task->value_dim, task->out + (query + (size_t)q) * task->value_dim);
+    }
+}
+
+SL_ALWAYS_INLINE void attend(const sl_attention_task *task, sl_kv_type kv_type)
+{
+    size_t scratch_floats = sl_attention_scratch_floats(task->n_queries, task->value_dim);
+    query_state *states = (query_state *)(void *)(task->scratch + scratch_floats - 16 * (size_t)task->n_queries);
+    for (uint32_t first = 0; first < task->n_positions; first += SL_ATTENTION_CHUNK) {
+        uint32_t left = task->n_positions - first;
+        uint32_t n = left < SL_ATTENTION_CHUNK ? left : SL_ATTENTION_CHUNK;
+        uint32_t query = 0;
+        for (; task->n_queries - query >= GROUP; query += GROUP) {
+            attend_chunk(task, kv_type, GROUP, query, first, n, states);
+        }
+        for (; task->n_queries - query >= 2; query += 2) {
+            attend_chunk(task, kv_type, 2, query, first, n, states);
+        }
+        if (query < task->n_queries) {
+            attend_chunk(task, kv_type, 1, query, first, n, states);
+        }
+    }
+    for (uint32_t q = 0; q < task->n_queries; q++) {
+        float *out = task->out + (size_t)q * task->value_dim;
+        for (uint32_t d = 0; d < task->value_dim; d++) {
+            out[d] /= states[q].sum;
+        }
+    }
+}
+
+void sl_avx2_attention(const sl_attention_task *task)
+{
+    if (task->kv_type == SL_KV_F32) {
+        attend(task, SL_KV_F32);
+    } else {
+        attend(task, SL_KV_F16);
+    }
+}

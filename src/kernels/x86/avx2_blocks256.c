@@ -1,0 +1,376 @@
+/* Matrix products with 256-element blocks: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS.
+ *
+ * One row at a time, so that weights come in one sequential stream. A block is unpacked once, and its integer sums with
+ * up to eight tokens come out of one tree into the lanes of one vector.
+ *
+ * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
+ * Invariants:
+ *   1. Codes are either unsigned, at most 63, with an offset that the activation's group sums take off in integers; or
+ *      signed, at least -127, and then their sign moves to the activation, whose codes are never -128. Pairs of
+ * products fit int16 for all byte values: 2 * 63 * 127 and 2 * 127 * 127 are below 2^15.
+ *   2. Pairs times an integer scale of at most 128 are summed in int32; generic/unpacked.h proves the sums fit. With
+ *      unsigned codes the part before the offset is taken off fits too: 256 * 128 * 63 * 127 < 2^31.
+ *   3. Tokens missing from a last tile are stood in for by the last token; their lanes are not stored.
+ *   4. No byte outside the rows is read; prefetches may lie anywhere.
+ * Threads: pure functions; any thread. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/x86/avx2.h"
+#include "kernels/x86/avx2_math.h"
+#include "quant/unpack.h"
+
+_Static_assert(2 * 127 * 127 <= INT16_MAX, "a pair of signed products fits int16");
+_Static_assert(2 * 63 * 127 <= INT16_MAX, "a pair of unsigned products fits int16");
+_Static_assert(256 * 128 * 63 * 127 <= INT32_MAX, "the sum before the offset is taken off fits int32");
+
+enum {
+    GROUPS = 8, /* vectors of 32 codes in a block */
+    TOKENS = 8,
+    AHEAD_BYTES = 2048,     /* how far the stream of weights is prefetched */
+    WEIGHT_BYTES = 64 << 10 /* rows that stay in the second-level cache while all tokens pass */
+};
+
+/* One block, unpacked. */
+typedef struct unpacked_block {
+    __m256i codes[GROUPS];
+    __m256i scales; /* int16: lane g of the low half for codes 0..15 of vector g, of the high half for codes 16..31 */
+    __m256i side;   /* int16, one per 16 codes, to be multiplied with the activation's sums: minima, or scales where an
+                       offset has to be taken off */
+    float d;
+    float dmin;
+} unpacked_block;
+
+typedef void unpack_fn(const uint8_t *source, unpacked_block *block);
+
+/* What distinguishes the formats. Constant in every use. */
+typedef struct block_format {
+    unpack_fn *unpack;
+    size_t block_bytes;
+    int offset_shift; /* unsigned codes are 2^offset_shift too high; -1: no offset */
+    bool is_signed;
+    bool has_minimum;
+} block_format;
+
+SL_ALWAYS_INLINE float half_at(const uint8_t *bytes)
+{
+    uint16_t half;
+    memcpy(&half, bytes, sizeof half);
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
+}
+
+SL_ALWAYS_INLINE __m256i load32(const uint8_t *bytes)
+{
+    return _mm256_loadu_si256((const __m256i *)bytes);
+}
+
+/* Bits `mask` of every byte after a shift within 16 bits; what crosses a byte's border is masked away. */
+SL_ALWAYS_INLINE __m256i shift_right(__m256i bytes, int count, int mask)
+{
+    return _mm256_and_si256(_mm256_srli_epi16(bytes, count), _mm256_set1_epi8((char)mask));
+}
+
+SL_ALWAYS_INLINE __m256i shift_left(__m256i bytes, int count, int mask)
+{
+    return _mm256_and_si256(_mm256_slli_epi16(bytes, count), _mm256_set1_epi8((char)mask));
+}
+
+/* Bit `from` of every byte, moved to bit `to`. */
+SL_ALWAYS_INLINE __m256i move_bit(__m256i bytes, int from, int to)
+{
+    return from < to ? shift_left(bytes, to - from, 1 << to) : shift_right(bytes, from - to, 1 << to);
+}
+
+/* 16 scales in order become the layout of the scales of a block. */
+SL_ALWAYS_INLINE __m256i pair_scales(__m128i scales)
+{
+    const __m128i even_then_odd = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    return _mm256_cvtepi8_epi16(_mm_shuffle_epi8(scales, even_then_odd));
+}
+
+/* Eight scales, one per vector of codes. */
+SL_ALWAYS_INLINE __m256i repeat_scales(__m128i scales)
+{
+    return _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(scales));
+}
+
+SL_ALWAYS_INLINE void unpack_nibbles(const uint8_t *nibbles, __m256i codes[GROUPS])
+{
+    for (int run = 0; run < GROUPS / 2; run++) {
+        __m256i bytes = load32(nibbles + 32 * run);
+        codes[2 * run] = _mm256_and_si256(bytes, _mm256_set1_epi8(0x0f));
+        codes[2 * run + 1] = shift_right(bytes, 4, 0x0f);
+    }
+}
+
+/* The 6-bit scales and minima of Q4_K and Q5_K, four at a time in a word; see sl_k_scale_and_minimum. */
+SL_ALWAYS_INLINE void unpack_scales_and_minima(const uint8_t *packed, unpacked_block *block)
+{
+    uint32_t words[3];
+    memcpy(words, packed, sizeof words);
+    uint32_t low_scales = words[0] & UINT32_C(0x3f3f3f3f);
+    uint32_t low_minima = words[1] & UINT32_C(0x3f3f3f3f);
+    uint32_t high_scales = (words[2] & UINT32_C(0x0f0f0f0f)) | ((words[0] >> 2) & UINT32_C(0x30303030));
+    uint32_t high_minima = ((words[2] >> 4) & UINT32_C(0x0f0f0f0f)) | ((words[1] >> 2) & UINT32_C(0x30303030));
+    block->scales = repeat_scales(_mm_cvtsi64_si128((long long)(low_scales | (uint64_t)high_scales << 32)));
+    __m128i minima = _mm_cvtsi64_si128((long long)(low_minima | (uint64_t)high_minima << 32));
+    block->side = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(minima, minima));
+}
+
+SL_ALWAYS_INLINE void unpack_q4_k(const uint8_t *source, unpacked_block *block)
+{
+    block->d = half_at(source + offsetof(sl_block_q4_k, d));
+    block->dmin = half_at(source + offsetof(sl_block_q4_k, dmin));
+    unpack_scales_and_minima(source + offsetof(sl_block_q4_k, scales), block);
+    unpack_nibbles(source + offsetof(sl_block_q4_k, q), block->codes);
+}
+
+SL_ALWAYS_INLINE void unpack_q5_k(const uint8_t *source, unpacked_block *block)
+{
+    block->d = half_at(source + offsetof(sl_block_q5_k, d));
+    block->dmin = half_at(source + offsetof(sl_block_q5_k, dmin));
+    unpack_scales_and_minima(source + offsetof(sl_block_q5_k, scales), block);
+    unpack_nibbles(source + offsetof(sl_block_q5_k, q), block->codes);
+    __m256i high = load32(source + offsetof(sl_block_q5_k, high_bits));
+    for (int g = 0; g < GROUPS; g++) {
+        block->codes[g] = _mm256_or_si256(block->codes[g], move_bit(high, g, 4));
+    }
+}
+
+SL_ALWAYS_INLINE void unpack_q6_k(const uint8_t *source, unpacked_block *block)
+{
+    block->d = half_at(source + offsetof(sl_block_q6_k, d));
+    __m128i scales = _mm_loadu_si128((const __m128i *)(source + offsetof(sl_block_q6_k, scales)));
+    block->scales = pair_scales(scales);
+    block->side = _mm256_cvtepi8_epi16(scales);
+    for (int half = 0; half < 2; half++) {
+        __m256i first = load32(source + offsetof(sl_block_q6_k, low) + 64 * half);
+        __m256i second = load32(source + offsetof(sl_block_q6_k, low) + 64 * half + 32);
+        __m256i high = load32(source + offsetof(sl_block_q6_k, high) + 32 * half);
+        const __m256i low_nibble = _mm256_set1_epi8(0x0f);
+        __m256i *codes = block->codes + 4 * half;
+        codes[0] = _mm256_or_si256(_mm256_and_si256(first, low_nibble), shift_left(high, 4, 0x30));
+        codes[1] = _mm256_or_si256(_mm256_and_si256(second, low_nibble), shift_left(high, 2, 0x30));
+        codes[2] = _mm256_or_si256(shift_right(first, 4, 0x0f), _mm256_and_si256(high, _mm256_set1_epi8(0x30)));
+        codes[3] = _mm256_or_si256(shift_right(second, 4, 0x0f), shift_right(high, 2, 0x30));
+    }
+}
+
+SL_ALWAYS_INLINE void unpack_two_bits(const uint8_t *planes, __m256i codes[GROUPS])
+{
+    for (int half = 0; half < 2; half++) {
+        __m256i bytes = load32(planes + 32 * half);
+        for (int plane = 0; plane < 4; plane++) {
+            codes[4 * half + plane] = shift_right(bytes, 2 * plane, 0x03);
+        }
+    }
+}
+
+SL_ALWAYS_INLINE void unpack_q2_k(const uint8_t *source, unpacked_block *block)
+{
+    block->d = half_at(source + offsetof(sl_block_q2_k, d));
+    block->dmin = half_at(source + offsetof(sl_block_q2_k, dmin));
+    __m128i packed = _mm_loadu_si128((const __m128i *)(source + offsetof(sl_block_q2_k, scales)));
+    const __m128i nibble = _mm_set1_epi8(0x0f);
+    block->scales = pair_scales(_mm_and_si128(packed, nibble));
+    block->side = _mm256_cvtepi8_epi16(_mm_and_si128(_mm_srli_epi16(packed, 4), nibble));
+    unpack_two_bits(source + offsetof(sl_block_q2_k, q), block->codes);
+}
+
+SL_ALWAYS_INLINE void unpack_q3_k(const uint8_t *source, unpacked_block *block)
+{
+    block->d = half_at(source + offsetof(sl_block_q3_k, d));
+    uint8_t packed[SL_K_SCALES_BYTES];
+    memcpy(packed, source + offsetof(sl_block_q3_k, scales), sizeof packed);
+    int8_t scales[SL_QK_K / 16];
+    for (unsigned group = 0; group < SL_QK_K / 16; group++) {
+        scales[group] = (int8_t)sl_q3_k_scale(packed, group);
+    }
+    __m128i in_order = _mm_loadu_si128((const __m128i *)scales);
+    block->scales = pair_scales(in_order);
+    block->side = _mm256_cvtepi8_epi16(in_order);
+    unpack_two_bits(source + offsetof(sl_block_q3_k, q), block->codes);
+    __m256i high = load32(source + offsetof(sl_block_q3_k, high_mask));
+    for (int g = 0; g < GROUPS; g++) {
+        block->codes[g] = _mm256_or_si256(block->codes[g], move_bit(high, g, 2));
+    }
+}
+
+SL_ALWAYS_INLINE void unpack_iq4_xs(const uint8_t *source, unpacked_block *block)
+{
+    sl_block_iq4_xs header;
+    memcpy(&header, source, offsetof(sl_block_iq4_xs, nibbles));
+    block->d = half_at(source + offsetof(sl_block_iq4_xs, d));
+    int8_t scales[16] = {0};
+    for (unsigned group = 0; group < GROUPS; group++) {
+        scales[group] = (int8_t)sl_iq4_xs_scale(&header, group);
+    }
+    block->scales = repeat_scales(_mm_loadu_si128((const __m128i *)scales));
+    __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)sl_iq4_nl_values));
+    for (int g = 0; g < GROUPS; g++) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(source + offsetof(sl_block_iq4_xs, nibbles) + 16 * g));
+        __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes), _mm_srli_epi16(bytes, 4), 1);
+        block->codes[g] = _mm256_shuffle_epi8(values, _mm256_and_si256(both, _mm256_set1_epi8(0x0f)));
+    }
+}
+
+static const block_format format_q2_k = {unpack_q2_k, sizeof(sl_block_q2_k), -1, false, true};
+static const block_format format_q3_k = {unpack_q3_k, sizeof(sl_block_q3_k), 2, false, false};
+static const block_format format_q4_k = {unpack_q4_k, sizeof(sl_block_q4_k), -1, false, true};
+static const block_format format_q5_k = {unpack_q5_k, sizeof(sl_block_q5_k), -1, false, true};
+static const block_format format_q6_k = {unpack_q6_k, sizeof(sl_block_q6_k), 5, false, false};
+static const block_format format_iq4_xs = {unpack_iq4_xs, sizeof(sl_block_iq4_xs), -1, true, false};
+
+/* Word g of each half, in all words of that half. */
+SL_ALWAYS_INLINE __m256i scale_of(__m256i scales, int g)
+{
+    return _mm256_shuffle_epi8(scales, _mm256_set1_epi16((short)((2 * g + 1) << 8 | 2 * g)));
+}
+
+SL_ALWAYS_INLINE __m256i pair_products(const block_format format, __m256i codes, __m256i magnitudes, const int8_t *q)
+{
+    __m256i y = _mm256_loadu_si256((const __m256i *)q);
+    return format.is_signed ? _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(y, codes))
+                            : _mm256_maddubs_epi16(codes, y);
+}
+
+SL_ALWAYS_INLINE __m256i side_products(const unpacked_block *weights, const sl_block_act_q8_256 *activation)
+{
+    return _mm256_madd_epi16(weights->side, _mm256_loadu_si256((const __m256i *)activation->sums));
+}
+
+/* The sums of the lanes of two vectors, in lanes 0 and 1. */
+SL_ALWAYS_INLINE __m128i sum_two(__m256i a, __m256i b)
+{
+    __m256i halves = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    __m128i both = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+    return _mm_add_epi32(both, _mm_unpackhi_epi64(both, both));
+}
+
+/* One row with one token. */
+SL_ALWAYS_INLINE float multiply_one(const block_format format, const uint8_t *row, uint32_t n_blocks,
+                                    const sl_block_act_q8_256 *x)
+{
+    float sum = 0.0f;
+    for (uint32_t b = 0; b < n_blocks; b++, row += format.block_bytes) {
+        for (size_t line = 0; line < format.block_bytes; line += 64) {
+            _mm_prefetch((const void *)((uintptr_t)row + AHEAD_BYTES + line), _MM_HINT_T0);
+        }
+        unpacked_block weights;
+        format.unpack(row, &weights);
+        __m256i products = _mm256_setzero_si256();
+        for (int g = 0; g < GROUPS; g++) {
+            __m256i pairs = pair_products(format, weights.codes[g], _mm256_abs_epi8(weights.codes[g]), x[b].q + 32 * g);
+            products = _mm256_add_epi32(products, _mm256_madd_epi16(pairs, scale_of(weights.scales, g)));
+        }
+        __m256i side = _mm256_setzero_si256();
+        if (format.has_minimum) {
+            side = side_products(&weights, &x[b]);
+        } else if (format.offset_shift >= 0) {
+            products =
+                _mm256_sub_epi32(products, _mm256_slli_epi32(side_products(&weights, &x[b]), format.offset_shift));
+        }
+        __m128 sums = _mm_cvtepi32_ps(sum_two(products, side));
+        sum = fmaf(weights.d * x[b].d, _mm_cvtss_f32(sums), sum);
+        if (format.has_minimum) {
+            sum = fmaf(-(weights.dmin * x[b].d), _mm_cvtss_f32(_mm_movehdup_ps(sums)), sum);
+        }
+    }
+    return sum;
+}
+
+/* One row with eight tokens in the lanes; x[t] points at the blocks of token t. */
+SL_ALWAYS_INLINE __m256 multiply_eight(const block_format format, const uint8_t *row, uint32_t n_blocks,
+                                       const sl_block_act_q8_256 *const x[TOKENS])
+{
+    __m256 sums = _mm256_setzero_ps();
+    for (uint32_t b = 0; b < n_blocks; b++, row += format.block_bytes) {
+        unpacked_block weights;
+        format.unpack(row, &weights);
+        __m256i products[TOKENS];
+        for (int t = 0; t < TOKENS; t++) {
+            products[t] = _mm256_setzero_si256();
+        }
+        for (int g = 0; g < GROUPS; g++) {
+            __m256i scale = scale_of(weights.scales, g);
+            __m256i magnitudes = _mm256_abs_epi8(weights.codes[g]);
+            for (int t = 0; t < TOKENS; t++) {
+                __m256i pairs = pair_products(format, weights.codes[g], magnitudes, x[t][b].q + 32 * g);
+                products[t] = _mm256_add_epi32(products[t], _mm256_madd_epi16(pairs, scale));
+            }
+        }
+        if (format.offset_shift >= 0) {
+            for (int t = 0; t < TOKENS; t++) {
+                __m256i side = _mm256_slli_epi32(side_products(&weights, &x[t][b]), format.offset_shift);
+                products[t] = _mm256_sub_epi32(products[t], side);
+            }
+        }
+        __m256 d_x =
+            _mm256_setr_ps(x[0][b].d, x[1][b].d, x[2][b].d, x[3][b].d, x[4][b].d, x[5][b].d, x[6][b].d, x[7][b].d);
+        __m256 integers = _mm256_cvtepi32_ps(sl_avx2_sum_eight(products));
+        sums = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_set1_ps(weights.d), d_x), integers, sums);
+        if (format.has_minimum) {
+            for (int t = 0; t < TOKENS; t++) {
+                products[t] = side_products(&weights, &x[t][b]);
+            }
+            integers = _mm256_cvtepi32_ps(sl_avx2_sum_eight(products));
+            sums = _mm256_fnmadd_ps(_mm256_mul_ps(_mm256_set1_ps(weights.dmin), d_x), integers, sums);
+        }
+    }
+    return sums;
+}
+
+SL_ALWAYS_INLINE const sl_block_act_q8_256 *token_blocks(const uint8_t *activations, size_t stride, uint32_t token)
+{
+    return (const sl_block_act_q8_256 *)(const void *)(activations + token * stride);
+}
+
+/* The rows from `first` to `end` with all tokens. */
+SL_ALWAYS_INLINE void multiply_group(const block_format format, const uint8_t *weights, size_t row_bytes,
+                                     uint32_t n_blocks, uint32_t first, uint32_t end, const uint8_t *activations,
+                                     size_t activation_stride, uint32_t n_tokens, float *out, size_t out_stride)
+{
+    enum { ONE_BY_ONE = 3 }; /* below this many tokens a tile of eight wastes more than it saves */
+    uint32_t t = 0;
+    for (; n_tokens - t >= ONE_BY_ONE; t += n_tokens - t < TOKENS ? n_tokens - t : TOKENS) {
+        uint32_t n = n_tokens - t < TOKENS ? n_tokens - t : TOKENS;
+        const sl_block_act_q8_256 *x[TOKENS];
+        for (uint32_t i = 0; i < TOKENS; i++) {
+            x[i] = token_blocks(activations, activation_stride, t + (i < n ? i : n - 1));
+        }
+        for (uint32_t r = first; r < end; r++) {
+            float lanes[TOKENS];
+            _mm256_storeu_ps(lanes, multiply_eight(format, weights + r * row_bytes, n_blocks, x));
+            for (uint32_t i = 0; i < n; i++) {
+                out[(t + i) * out_stride + r] = lanes[i];
+            }
+        }
+    }
+    for (; t < n_tokens; t++) {
+        const sl_block_act_q8_256 *x = token_blocks(activations, activation_stride, t);
+        for (uint32_t r = first; r < end; r++) {
+            out[t * out_stride + r] = multiply_one(format, weights + r * row_bytes, n_blocks, x);
+        }
+    }
+}
+
+#define DEFINE_MATMUL(type)                                                                                            \
+    void sl_avx2_matmul_##type(const void *weights, size_t row_bytes, uint32_t n_columns, uint32_t first_row,          \
+                               uint32_t end_row, const void *activations, size_t activation_stride, uint32_t n_tokens, \
+                               float *out, size_t out_stride)                                                          \
+    {                                                                                                                  \
+        uint32_t group = (uint32_t)(WEIGHT_BYTES / (row_bytes + 1)) + 1;                                               \
+        for (uint32_t first = first_row; first < end_row;) {                                                           \
+            uint32_t end = end_row - first < group ? end_row : first + group;                                          \
+            multiply_group(format_##type, weights, row_bytes, n_columns / SL_QK_K, first, end, activations,            \
+                           activation_stride, n_tokens, out, out_stride);                                              \
+            first = end;                                                                                               \
+        }                                                                                                              \
+    }
+
+DEFINE_MATMUL(q2_k)
+DEFINE_MATMUL(q3_k)
+DEFINE_MATMUL(q4_k)
+DEFINE_MATMUL(q5_k)
+DEFINE_MATMUL(q6_k)
+DEFINE_MATMUL(iq4_xs)
