@@ -1,11 +1,22 @@
-/* Owns the descriptor of a result. A name that stands for a device or a pipe, such as /dev/stderr, must not be replaced
- * by a file of that name, so it is written in place. */
+/* Owns the descriptor of a result. A name that stands for a device, a pipe or an open descriptor, such as /dev/stderr,
+ * must not be replaced by a file of that name, so it is written in place. A symbolic link to a file keeps being one:
+ * what it leads to is replaced. */
 #include "cli/result_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static sluice_status open_regular(sl_result_file *file, const char *path, sluice_error *error)
+{
+    char *resolved = realpath(path, NULL);
+    sluice_status status = sl_file_writer_open(&file->writer, resolved != NULL ? resolved : path, error);
+    free(resolved);
+    return status;
+}
 
 sluice_status sl_result_file_open(sl_result_file *file, const char *path, sluice_error *error)
 {
@@ -19,10 +30,11 @@ sluice_status sl_result_file_open(sl_result_file *file, const char *path, sluice
         return sl_error_set(error, SLUICE_ERROR_IO,
                             "%s: cannot write results here: it is a directory; name a file in it", path);
     }
-    if (!exists || S_ISREG(information.st_mode)) {
-        return sl_file_writer_open(&file->writer, path, error);
+    bool is_special = strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0;
+    if (!exists || (S_ISREG(information.st_mode) && !is_special)) {
+        return open_regular(file, path, error);
     }
-    file->descriptor = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    file->descriptor = open(path, O_WRONLY | O_APPEND | O_NOCTTY | O_CLOEXEC);
     return file->descriptor >= 0
                ? SLUICE_OK
                : sl_error_set_system(error, SLUICE_ERROR_IO, errno, "%s: cannot open it for writing", path);
