@@ -4,16 +4,31 @@
 Speaks TAP. Arguments: the C compiler and the C++ compiler ("" when there is none), each as one shell word list.
 """
 import pathlib
+import platform
 import shlex
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+# Headers of an instruction set are compiled for it, as their library is.
+ISA_FLAGS = {
+    "src/kernels/x86/avx2": ["-mavx2", "-mfma", "-mf16c", "-mno-avx512f"],
+    "src/kernels/x86/avx512": ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl",
+                               "-mavx512vnni"],
+}
 STRICT = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
 
 
 def headers(folder):
     return sorted(path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.h"))
+
+
+def isa_flags(header):
+    """Flags of the instruction set a header belongs to; None where this machine's compiler has no such set."""
+    for prefix, flags in ISA_FLAGS.items():
+        if str(header).startswith(prefix):
+            return flags if platform.machine() == "x86_64" else None
+    return []
 
 
 def cases(c_compiler, cxx_compiler):
@@ -24,8 +39,10 @@ def cases(c_compiler, cxx_compiler):
         cxx = [*cxx_compiler, "-std=c++11", "-pedantic-errors", *STRICT, "-Iinclude", "-x", "c++", str(header)]
         yield f"{header} as C++", cxx if cxx_compiler else None, "no C++ compiler was found"
     for header in headers("src"):
-        yield (f"{header} alone", [*c_compiler, "-std=gnu11", "-D_GNU_SOURCE", *STRICT, "-Wno-unused-function",
-                                   "-Iinclude", "-Isrc", "-x", "c", str(header)], "")
+        flags = isa_flags(header)
+        command = [*c_compiler, "-std=gnu11", "-D_GNU_SOURCE", *STRICT, *(flags or []), "-Wno-unused-function",
+                   "-Iinclude", "-Isrc", "-x", "c", str(header)]
+        yield f"{header} alone", None if flags is None else command, "an x86 instruction set on another processor"
 
 
 def main():
