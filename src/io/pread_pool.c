@@ -43,9 +43,8 @@ typedef struct pread_pool {
 } pread_pool;
 
 /* Read on from `read->bytes_read` until `required` bytes are there or the file ends. Returns the errno that stopped it,
- * or 0. A direct read continues only at aligned places: after an odd count, which happens at the end of a file, the
- * function returns and leaves the rest to a buffered read. */
-static int read_on(sl_read *read, int descriptor, uint64_t alignment)
+ * or 0. A direct read that stopped at an odd place, as at the end of a file, cannot go on directly: EINVAL. */
+static int read_on(sl_read *read, int descriptor)
 {
     while (read->bytes_read < read->required) {
         uint64_t wanted = read->length - read->bytes_read;
@@ -61,7 +60,7 @@ static int read_on(sl_read *read, int descriptor, uint64_t alignment)
             return errno;
         }
         read->bytes_read += (uint64_t)got;
-        if (got == 0 || (uint64_t)got % alignment != 0) {
+        if (got == 0) {
             return 0;
         }
     }
@@ -82,14 +81,14 @@ static void perform(sl_read *read)
 {
     int failed = 0;
     if (read->direct && read->file->direct_descriptor >= 0) {
-        failed = read_on(read, read->file->direct_descriptor, read->file->direct_alignment);
+        failed = read_on(read, read->file->direct_descriptor);
         if (failed == EINVAL) {
             failed = 0;
         }
     }
     if (failed == 0 && read->bytes_read < read->required) {
         uint64_t start = read->bytes_read;
-        failed = read_on(read, read->file->descriptor, 1);
+        failed = read_on(read, read->file->descriptor);
         if (read->bytes_read > start) {
             sl_file_forget(read->file, read->offset + start, read->bytes_read - start);
         }

@@ -188,6 +188,8 @@ static void a_mount_of_a_part_of_the_hierarchy_is_the_top_of_what_is_seen(void *
     expect_limit(5000);
     put("/proc/self/cgroup", "0::/docker/abcdef\n"); /* elsewhere: only the top is known */
     expect_limit(6000);
+    put("/proc/self/cgroup", "0::/aaaaa/bbbb/inner\n");
+    expect_limit(6000);
     put("/proc/self/cgroup", "0::/docker/abc\n");
     expect_limit(6000);
 }
