@@ -11,8 +11,8 @@
 sluice_status sl_error_set(sluice_error *error, sluice_status status, const char *format, ...) SL_PRINTF(3, 4);
 
 /* The same, with ": " and the text of `system_errno` appended. */
-sluice_status sl_error_set_system(sluice_error *error, sluice_status status, int system_errno, const char *format,
-                                  ...) SL_PRINTF(4, 5);
+sluice_status sl_error_set_system(sluice_error *error, sluice_status status, int system_errno, const char *format, ...)
+    SL_PRINTF(4, 5);
 
 /* "out of memory: <bytes> bytes for <what>" with SLUICE_ERROR_NO_MEMORY. */
 sluice_status sl_error_no_memory(sluice_error *error, unsigned long long bytes, const char *what);

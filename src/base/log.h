@@ -16,8 +16,8 @@ typedef enum sl_log_level {
 /* thread: immutable after set-up; `write` may be called from any thread. */
 typedef struct sl_log {
     void (*write)(void *user, sl_log_level level, const char *line); /* NULL: silent */
-    void *user;                                                       /* borrowed */
-    sl_log_level level;                                               /* lines above it are dropped */
+    void *user;                                                      /* borrowed */
+    sl_log_level level;                                              /* lines above it are dropped */
 } sl_log;
 
 /* `log` may be NULL. The line carries no newline and is cut at 1 KiB. */

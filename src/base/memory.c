@@ -22,8 +22,9 @@ typedef struct block_header {
 _Static_assert(sizeof(block_header) % MINIMUM_ALIGNMENT == 0, "the user pointer keeps the minimum alignment");
 
 static const char *const tag_names[] = {
-    [SL_MEMORY_WEIGHTS] = "weights", [SL_MEMORY_EXPERTS] = "experts", [SL_MEMORY_KV] = "kv",
-    [SL_MEMORY_ACTIVATIONS] = "activations", [SL_MEMORY_IO] = "io", [SL_MEMORY_TEXT] = "text",
+    [SL_MEMORY_WEIGHTS] = "weights", [SL_MEMORY_EXPERTS] = "experts",
+    [SL_MEMORY_KV] = "kv",           [SL_MEMORY_ACTIVATIONS] = "activations",
+    [SL_MEMORY_IO] = "io",           [SL_MEMORY_TEXT] = "text",
     [SL_MEMORY_OTHER] = "other",
 };
 _Static_assert(sizeof tag_names / sizeof tag_names[0] == SL_MEMORY_TAG_COUNT, "every tag has a name");
@@ -88,8 +89,8 @@ void *sl_alloc_aligned(sl_memory *memory, sl_memory_tag tag, size_t bytes, size_
         return NULL;
     }
     void *pointer = start + front;
-    *header_of(pointer) = (block_header){
-        .start = start, .user_bytes = bytes, .cost_bytes = front + bytes, .tag = (uint64_t)tag};
+    *header_of(pointer) =
+        (block_header){.start = start, .user_bytes = bytes, .cost_bytes = front + bytes, .tag = (uint64_t)tag};
     charge(memory, tag, front + bytes);
     return pointer;
 }

@@ -125,7 +125,10 @@ const char *sl_format_size(uint64_t bytes, char *buffer, size_t capacity)
         number /= 1024.0;
         i_unit++;
     }
-    snprintf(buffer, capacity, number < 10.0 && i_unit > 0 ? "%.2f %s" : number < 100.0 && i_unit > 0 ? "%.1f %s" : "%.0f %s",
+    snprintf(buffer, capacity,
+             number < 10.0 && i_unit > 0    ? "%.2f %s"
+             : number < 100.0 && i_unit > 0 ? "%.1f %s"
+                                            : "%.0f %s",
              number, units[i_unit]);
     return buffer;
 }

@@ -41,8 +41,7 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
     }
     const char *io = options->io == NULL ? "auto" : options->io;
     if (strcmp(io, "uring") == 0) {
-        return sl_error_set(error, SLUICE_ERROR_UNSUPPORTED,
-                            "this build has no uring backend; use --io pread or auto");
+        return sl_error_set(error, SLUICE_ERROR_UNSUPPORTED, "this build has no uring backend; use --io pread or auto");
     }
     if (strcmp(io, "auto") != 0 && strcmp(io, "pread") != 0) {
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "unknown I/O backend '%s': expected auto, uring or pread",
