@@ -138,6 +138,28 @@ static void a_value_rewritten_in_place_is_quantised_again(void **state)
     sl_graph_fini(&graph);
 }
 
+static void the_activation_form_of_an_output_lives_no_longer_than_its_readers(void **state)
+{
+    (void)state;
+    sl_graph graph;
+    sl_graph_init(&graph, &memory);
+    sl_value x = sl_graph_input(&graph, "x", SL_TYPE_F32, sl_shape_of_2(SL_DIM_ROWS, 32));
+    sl_value output = sl_graph_op(&graph, SL_OP_SILU, &x, 1, NULL, NULL);
+    sl_value weight = fixture_matrix(&graph, "w", SL_TYPE_Q8_0, 32, 32).value;
+    sl_value product = sl_graph_op(&graph, SL_OP_MATMUL, (const sl_value[]){output, weight}, 2, NULL, NULL);
+    sl_graph_mark_output(&graph, output);
+    sl_graph_mark_output(&graph, sl_graph_op(&graph, SL_OP_SILU, &product, 1, NULL, NULL));
+    sl_program *program = compiled(&graph, 4);
+    /* silu, quantize, matmul, silu */
+    assert_int_equal(program->n_steps, 4);
+    assert_int_equal(program->n_outputs, 2);
+    assert_int_equal(program->buffers[0].lifetime.last_read, 3);
+    assert_int_equal(program->buffers[1].lifetime.first_write, 1);
+    assert_int_equal(program->buffers[1].lifetime.last_read, 2);
+    sl_program_free(&program);
+    sl_graph_fini(&graph);
+}
+
 static void the_scratch_of_experts_holds_all_pairs(void **state)
 {
     (void)state;
@@ -399,6 +421,7 @@ int main(void)
         TEST(float_weights_need_no_quantised_activations),
         TEST(each_activation_form_of_a_value_is_made_once),
         TEST(a_value_rewritten_in_place_is_quantised_again),
+        TEST(the_activation_form_of_an_output_lives_no_longer_than_its_readers),
         TEST(the_scratch_of_experts_holds_all_pairs),
         TEST(places_of_bindings_say_how_rows_lie),
         TEST(in_place_operations_keep_their_place_and_absent_inputs_have_none),

@@ -187,6 +187,7 @@ static void head_widths_may_differ_from_an_equal_share(void **state)
     }
     const sl_hyper *hyper = expect_open(test);
     assert_int_equal(hyper->key_dim, 32);
+    assert_true(hyper->attention_scale == 1.0f / sqrtf(32.0f));
     assert_int_equal(hyper->value_dim, 8);
     assert_int_equal(hyper->n_rot, 32);
     expect_compiles(test);
