@@ -130,7 +130,9 @@ sluice_status sluice_session_generate(sluice_session *session, const sluice_gene
                                   .penalty_window = sampling->penalty_window,
                                   .seed = sampling->seed};
     generator self = {.session = session, .generation = generation, .result = result};
-    SL_TRY(sl_sampler_open(&self.sampler, &options, engine->model->hyper.n_vocab, &engine->memory, error));
+    /* The embedding may have more rows than there are tokens; only tokens are drawn. */
+    uint32_t n_tokens = sl_tokenizer_size(engine->vocabulary.tokenizer);
+    SL_TRY(sl_sampler_open(&self.sampler, &options, n_tokens, &engine->memory, error));
     sl_text_init(&self.piece, &engine->memory, SL_MEMORY_TEXT);
     sl_text_init(&self.ready, &engine->memory, SL_MEMORY_TEXT);
     sluice_status status = prefill(&self, error);

@@ -48,6 +48,10 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
                             io);
     }
     sl_kernel_table_init(&engine->kernels, isa);
+    if (options->cpu_mask != NULL && strcmp(options->cpu_mask, sl_isa_name(isa)) == 0 && engine->kernels.isa < isa) {
+        sl_log_line(&engine->log, SL_LOG_WARNING, "this build has no %s kernels: %s is in use", sl_isa_name(isa),
+                    sl_isa_name(engine->kernels.isa));
+    }
     engine->n_threads = options->n_threads > 0 ? options->n_threads : sl_cpu_usable_cores();
     engine->n_sessions_planned = options->n_sessions > 0 ? options->n_sessions : 1;
     engine->kv_type = options->kv_type == SLUICE_KV_F32 ? SL_KV_F32 : SL_KV_F16;
@@ -169,7 +173,7 @@ sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_optio
     SL_TRY(sl_model_open(&engine->model, engine->file, &engine->memory, error));
     SL_TRY(sl_model_vocabulary_init(&engine->vocabulary, engine->file, &engine->memory, error));
     const sl_hyper *hyper = &engine->model->hyper;
-    if (sl_tokenizer_size(engine->vocabulary.tokenizer) != hyper->n_vocab) {
+    if (sl_tokenizer_size(engine->vocabulary.tokenizer) > hyper->n_vocab) {
         return sl_error_set(error, SLUICE_ERROR_FORMAT,
                             "%s: the vocabulary has %u tokens but the embedding has %u rows", options->model_path,
                             sl_tokenizer_size(engine->vocabulary.tokenizer), hyper->n_vocab);

@@ -55,6 +55,7 @@ static void fill_better_sets(sl_kernel_table *table)
 {
     if (table->isa >= SL_ISA_AVX2) {
         sl_avx2_fill(table);
+        table->isa = SL_ISA_AVX2;
     }
 }
 
@@ -62,7 +63,7 @@ static void fill_better_sets(sl_kernel_table *table)
 
 static void fill_better_sets(sl_kernel_table *table)
 {
-    (void)table;
+    table->isa = SL_ISA_GENERIC;
 }
 
 #endif

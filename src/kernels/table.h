@@ -72,7 +72,7 @@ enum { SL_ATTENTION_CHUNK = 256 };
 size_t sl_attention_scratch_floats(uint32_t n_queries, uint32_t value_dim);
 
 typedef struct sl_kernel_table {
-    sl_isa isa; /* what was asked for and granted */
+    sl_isa isa; /* the best set that was allowed, that the processor has and that this build has kernels for */
 
     sl_matmul_fn *matmul[SL_TYPE_COUNT];             /* NULL: the type cannot be a weight */
     sl_quantize_row_fn *quantize_row[SL_TYPE_COUNT]; /* for ACT_Q8_32 and ACT_Q8_256 */
@@ -112,7 +112,7 @@ typedef struct sl_kernel_table {
 } sl_kernel_table;
 
 /* Fill the table for `isa`: generic first, then every better set up to `isa` over it. An `isa` above what the processor
- * has is lowered to it. */
+ * has, or this build has kernels for, is lowered to it. */
 void sl_kernel_table_init(sl_kernel_table *table, sl_isa isa);
 
 /* Whether matmul for `type` is the generic one although the table's isa is above generic: worth a warning. */
