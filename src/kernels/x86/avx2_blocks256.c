@@ -177,16 +177,24 @@ SL_ALWAYS_INLINE void unpack_q2_k(const uint8_t *source, unpacked_block *block)
     unpack_two_bits(source + offsetof(sl_block_q2_k, q), block->codes);
 }
 
+/* 16 scales, -32..31, four at a time in a word; see sl_q3_k_scale. */
+SL_ALWAYS_INLINE __m128i q3_k_scales(const uint8_t *packed)
+{
+    uint32_t words[3];
+    memcpy(words, packed, sizeof words);
+    const uint32_t low = UINT32_C(0x0f0f0f0f);
+    const uint32_t high = UINT32_C(0x30303030);
+    uint32_t a = (words[0] & low) | ((words[2] << 4) & high);
+    uint32_t b = (words[1] & low) | ((words[2] << 2) & high);
+    uint32_t c = ((words[0] >> 4) & low) | (words[2] & high);
+    uint32_t d = ((words[1] >> 4) & low) | ((words[2] >> 2) & high);
+    return _mm_sub_epi8(_mm_setr_epi32((int)a, (int)b, (int)c, (int)d), _mm_set1_epi8(32));
+}
+
 SL_ALWAYS_INLINE void unpack_q3_k(const uint8_t *source, unpacked_block *block)
 {
     block->d = half_at(source + offsetof(sl_block_q3_k, d));
-    uint8_t packed[SL_K_SCALES_BYTES];
-    memcpy(packed, source + offsetof(sl_block_q3_k, scales), sizeof packed);
-    int8_t scales[SL_QK_K / 16];
-    for (unsigned group = 0; group < SL_QK_K / 16; group++) {
-        scales[group] = (int8_t)sl_q3_k_scale(packed, group);
-    }
-    __m128i in_order = _mm_loadu_si128((const __m128i *)scales);
+    __m128i in_order = q3_k_scales(source + offsetof(sl_block_q3_k, scales));
     block->scales = pair_scales(in_order);
     block->side = _mm256_cvtepi8_epi16(in_order);
     unpack_two_bits(source + offsetof(sl_block_q3_k, q), block->codes);
@@ -196,16 +204,26 @@ SL_ALWAYS_INLINE void unpack_q3_k(const uint8_t *source, unpacked_block *block)
     }
 }
 
+/* Eight scales, -32..31, as int16; see sl_iq4_xs_scale. */
+SL_ALWAYS_INLINE __m128i iq4_xs_scales(const uint8_t *source)
+{
+    uint32_t nibbles;
+    uint16_t pairs;
+    memcpy(&nibbles, source + offsetof(sl_block_iq4_xs, scales_low), sizeof nibbles);
+    memcpy(&pairs, source + offsetof(sl_block_iq4_xs, scales_high), sizeof pairs);
+    __m128i even = _mm_cvtsi32_si128((int)(nibbles & UINT32_C(0x0f0f0f0f)));
+    __m128i odd = _mm_cvtsi32_si128((int)((nibbles >> 4) & UINT32_C(0x0f0f0f0f)));
+    __m128i low = _mm_cvtepu8_epi16(_mm_unpacklo_epi8(even, odd));
+    /* A product with a power of two brings bits 2 g and 2 g + 1 to the top of word g. */
+    const __m128i to_top = _mm_setr_epi16(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4, 1 << 2, 1);
+    __m128i high = _mm_srli_epi16(_mm_mullo_epi16(_mm_set1_epi16((short)pairs), to_top), 14);
+    return _mm_sub_epi16(_mm_or_si128(low, _mm_slli_epi16(high, 4)), _mm_set1_epi16(32));
+}
+
 SL_ALWAYS_INLINE void unpack_iq4_xs(const uint8_t *source, unpacked_block *block)
 {
-    sl_block_iq4_xs header;
-    memcpy(&header, source, offsetof(sl_block_iq4_xs, nibbles));
     block->d = half_at(source + offsetof(sl_block_iq4_xs, d));
-    int8_t scales[16] = {0};
-    for (unsigned group = 0; group < GROUPS; group++) {
-        scales[group] = (int8_t)sl_iq4_xs_scale(&header, group);
-    }
-    block->scales = repeat_scales(_mm_loadu_si128((const __m128i *)scales));
+    block->scales = _mm256_broadcastsi128_si256(iq4_xs_scales(source));
     __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)sl_iq4_nl_values));
     for (int g = 0; g < GROUPS; g++) {
         __m128i bytes = _mm_loadu_si128((const __m128i *)(source + offsetof(sl_block_iq4_xs, nibbles) + 16 * g));

@@ -123,13 +123,18 @@ SL_ALWAYS_INLINE __m256 half_scales(const uint8_t *const row[ROWS], size_t offse
                                           (short)halves[4], (short)halves[5], (short)halves[6], (short)halves[7]));
 }
 
+/* See sl_e8m0_half. */
 SL_ALWAYS_INLINE __m256 e8m0_scales(const uint8_t *const row[ROWS], size_t offset)
 {
-    float scales[ROWS];
+    int32_t bytes[ROWS];
     for (int r = 0; r < ROWS; r++) {
-        scales[r] = sl_e8m0_half(row[r][offset]);
+        bytes[r] = row[r][offset];
     }
-    return _mm256_loadu_ps(scales);
+    __m256i exponents = _mm256_loadu_si256((const __m256i *)bytes);
+    __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(exponents, _mm256_set1_epi32(1)), 23);
+    __m256i denormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x200000), exponents);
+    __m256i is_denormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), exponents);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, denormal, is_denormal));
 }
 
 /* Lane r: the products of row r's codes with the activation's, offset and all. */
