@@ -191,7 +191,7 @@ SLUICE_API const sluice_memory_plan *sluice_engine_memory_plan(const sluice_engi
 SLUICE_API uint32_t sluice_engine_n_vocab(const sluice_engine *engine);
 SLUICE_API const char *sluice_engine_model_name(const sluice_engine *engine); /* general.name, or the file's name */
 SLUICE_API const char *sluice_engine_isa(const sluice_engine *engine);        /* "avx2" */
-SLUICE_API const char *sluice_engine_io_backend(const sluice_engine *engine); /* "pread, direct" */
+SLUICE_API const char *sluice_engine_io_backend(const sluice_engine *engine); /* "uring, direct" */
 SLUICE_API uint32_t sluice_engine_n_threads(const sluice_engine *engine);
 
 /* The compiled graphs of the model for `rows` tokens at once, with their memory plans, as text; freed with sluice_free.

@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { DIRECT_ALIGNMENT = 4096, READ_BYTES = 4 << 20, LOAD_THREADS = 4 };
+enum { DIRECT_ALIGNMENT = 4096, READ_BYTES = 4 << 20 };
 
 static uint64_t align_down(uint64_t value)
 {
@@ -117,7 +117,8 @@ static sluice_status await_reads(load *state, uint32_t n_reads, uint64_t total_b
     return go_on ? SLUICE_OK : sl_error_set(error, SLUICE_ERROR_CANCELLED, "loading was cancelled by the caller");
 }
 
-static sluice_status read_all(sl_dense *dense, const sl_model *model,
+static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_reads_options *options,
+                              const sl_log *log,
                               bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes), void *user,
                               sluice_error *error)
 {
@@ -128,7 +129,7 @@ static sluice_status read_all(sl_dense *dense, const sl_model *model,
     }
     load state = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     sl_reads engine;
-    sluice_status status = sl_reads_open_pread(&engine, LOAD_THREADS, dense->memory, on_read_done, &state, error);
+    sluice_status status = sl_reads_open(&engine, options, dense->memory, log, on_read_done, &state, error);
     if (status == SLUICE_OK) {
         fill_reads(dense, model, reads);
         uint64_t total_bytes = 0;
@@ -155,7 +156,7 @@ static void release_runs(sl_dense *dense)
     }
 }
 
-sluice_status sl_dense_load(sl_dense *dense, const sl_model *model,
+sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_reads_options *options, const sl_log *log,
                             bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes), void *user,
                             sluice_error *error)
 {
@@ -167,7 +168,7 @@ sluice_status sl_dense_load(sl_dense *dense, const sl_model *model,
             return sl_error_no_memory(error, run->end - run->begin, "dense weights");
         }
     }
-    sluice_status status = read_all(dense, model, progress, user, error);
+    sluice_status status = read_all(dense, model, options, log, progress, user, error);
     if (status != SLUICE_OK) {
         release_runs(dense);
     }

@@ -48,6 +48,7 @@ struct sluice_engine {
     uint32_t n_threads;
     uint32_t n_sessions_planned;
     sl_kv_type kv_type;
+    sl_reads_kind reads_kind;
     sl_graph body_graph, head_graph;
     sl_program *body[SL_BODY_BUCKETS];   /* owned; bucket i runs up to 2^i rows; NULL above the chunk */
     uint64_t body_cost[SL_BODY_BUCKETS]; /* bytes of the account that each body program holds */

@@ -120,6 +120,7 @@ static sluice_status total_with_slots(const sluice_engine *engine, sluice_memory
                                       saturating_add(plan->activation_bytes, store_plan.slots_bytes));
     plan->process_bytes =
         process_base_bytes + (engine->n_threads + SL_READ_THREADS) * stack_bytes_touched + touched / page_table_share;
+    plan->process_bytes += store_plan.kernel_bytes;
     *total = saturating_add(total_without_slots(plan), store_plan.slots_bytes);
     return SLUICE_OK;
 }

@@ -40,13 +40,11 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
                             sl_isa_name(isa), sl_isa_name(sl_cpu_best_isa()));
     }
     const char *io = options->io == NULL ? "auto" : options->io;
-    if (strcmp(io, "uring") == 0) {
-        return sl_error_set(error, SLUICE_ERROR_UNSUPPORTED, "this build has no uring backend; use --io pread or auto");
-    }
-    if (strcmp(io, "auto") != 0 && strcmp(io, "pread") != 0) {
+    if (!sl_reads_kind_parse(io, &engine->reads_kind)) {
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "unknown I/O backend '%s': expected auto, uring or pread",
                             io);
     }
+    SL_TRY(sl_reads_check(engine->reads_kind, error));
     sl_kernel_table_init(&engine->kernels, isa);
     if (options->cpu_mask != NULL && strcmp(options->cpu_mask, sl_isa_name(isa)) == 0 && engine->kernels.isa < isa) {
         sl_log_line(&engine->log, SL_LOG_WARNING, "this build has no %s kernels: %s is in use", sl_isa_name(isa),
@@ -133,7 +131,7 @@ static sluice_status list_expert_ranges(sluice_engine *engine, sluice_error *err
                                              .files = engine->store_files,
                                              .n_files = engine->file->n_files,
                                              .n_slots = 1,
-                                             .n_read_threads = SL_READ_THREADS,
+                                             .reads = {.kind = engine->reads_kind, .n_threads = SL_READ_THREADS},
                                              .faults = engine->faults,
                                              .memory = &engine->memory,
                                              .log = &engine->log};

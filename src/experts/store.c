@@ -83,13 +83,14 @@ sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *pl
     sl_store_geometry geometry;
     SL_TRY(sl_store_geometry_of(config, config->n_slots, &geometry, error));
     store_allocations bytes = allocations_of(config, &geometry);
+    sl_reads_cost reads_cost = sl_reads_cost_of(&config->reads);
     plan->slot_bytes = geometry.slot_bytes;
     plan->slots_bytes = sl_memory_cost(geometry.arena_bytes, geometry.arena_alignment);
     plan->fixed_bytes = cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) +
                         cost_of(bytes.slots) + cost_of(bytes.slot_reads) + cost_of(bytes.slot_of_expert) +
-                        cost_of(bytes.meters) + sl_policy_lru_cost(geometry.n_slots) +
-                        sl_reads_pread_cost(config->n_read_threads) +
+                        cost_of(bytes.meters) + sl_policy_lru_cost(geometry.n_slots) + reads_cost.account_bytes +
                         (config->faults == NULL ? 0 : sl_reads_faults_cost());
+    plan->kernel_bytes = reads_cost.kernel_bytes;
     return SLUICE_OK;
 }
 
@@ -152,25 +153,29 @@ static sluice_status init_locks(sl_store *store, sluice_error *error)
     return SLUICE_OK;
 }
 
-static sluice_status open_reads(sl_store *store, const sl_store_config *config, sluice_error *error)
-{
-    SL_TRY(sl_reads_open_pread(&store->reads, config->n_read_threads, store->memory, sl_slot_read_done, store, error));
-    if (config->faults != NULL) {
-        SL_TRY(sl_reads_wrap_faults(&store->reads, config->faults, store->memory, error));
-    }
-    return SLUICE_OK;
-}
-
 static const char *name_backend(const sl_store *store)
 {
+    static const char *const names[2][3] = {{"pread, buffered", "pread, partly direct", "pread, direct"},
+                                            {"uring, buffered", "uring, partly direct", "uring, direct"}};
     uint32_t n_direct = 0;
     for (uint32_t i_file = 0; i_file < store->n_files; i_file++) {
         n_direct += store->files[i_file].file->direct_descriptor >= 0 ? 1 : 0;
     }
-    if (n_direct == store->n_files) {
-        return "pread, direct";
+    int directness = n_direct == 0 ? 0 : n_direct < store->n_files ? 1 : 2;
+    return names[strcmp(store->reads.backend->name, "uring") == 0][directness];
+}
+
+static sluice_status open_reads(sl_store *store, const sl_store_config *config, sluice_error *error)
+{
+    SL_TRY(sl_reads_open(&store->reads, &config->reads, store->memory, store->log, sl_slot_read_done, store, error));
+    store->backend_name = name_backend(store);
+    char text[256];
+    sl_reads_describe_backend(&store->reads, text, sizeof text);
+    sl_log_line(store->log, SL_LOG_INFO, "expert reads: %s", text);
+    if (config->faults != NULL) {
+        SL_TRY(sl_reads_wrap_faults(&store->reads, config->faults, store->memory, error));
     }
-    return n_direct == 0 ? "pread, buffered" : "pread, partly direct";
+    return SLUICE_OK;
 }
 
 sluice_status sl_store_open(sl_store **out, const sl_store_config *config, sluice_error *error)
@@ -194,7 +199,6 @@ sluice_status sl_store_open(sl_store **out, const sl_store_config *config, sluic
     sluice_status status = allocate_tables(store, config, error);
     if (status == SLUICE_OK) {
         sl_slots_init(store);
-        store->backend_name = name_backend(store);
         status = init_locks(store, error);
     }
     if (status == SLUICE_OK) {

@@ -28,8 +28,8 @@ typedef struct sl_store_config {
     const sl_expert_range *ranges; /* borrowed during open: [n_layers][n_experts][n_ranges] */
     const sl_store_file *files;    /* borrowed during open (its elements for the store's life): [n_files] */
     uint32_t n_files;
-    uint64_t n_slots; /* at least 1; more than n_layers * n_experts is lowered to that */
-    uint32_t n_read_threads;
+    uint64_t n_slots;           /* at least 1; more than n_layers * n_experts is lowered to that */
+    sl_reads_options reads;     /* how to read */
     sl_read_fault_plan *faults; /* NULL: none; borrowed for the store's life */
     sl_memory *memory;          /* borrowed for the store's life */
     const sl_log *log;          /* borrowed for the store's life; may be NULL */
@@ -40,11 +40,14 @@ typedef struct sl_store sl_store;
 
 /* Exact sizes before anything is allocated. Every slot is as large as the largest expert, each range padded to what
  * direct reads need. `slots_bytes` is the arena (tag experts), `fixed_bytes` everything else the store allocates (tags
- * io and other), both as the account is charged. Thread stacks are not in it. Uses n_slots as given. */
+ * io and other), both as the account is charged; with SL_READS_AUTO it is an upper bound, exact where io_uring can be
+ * had. `kernel_bytes` is what the kernel takes for reading, beside the account. Thread stacks are in none of them. Uses
+ * n_slots as given. */
 typedef struct sl_store_plan {
     uint64_t slot_bytes;
     uint64_t slots_bytes;
     uint64_t fixed_bytes;
+    uint64_t kernel_bytes;
 } sl_store_plan;
 SLUICE_NODISCARD sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *plan,
                                                  sluice_error *error);
@@ -120,7 +123,7 @@ void sl_store_counters_reset(sl_store *store);
 void sl_store_residency(sl_store *store, uint32_t layer, uint64_t *mask, uint32_t n_words);
 
 uint64_t sl_store_n_slots(const sl_store *store);
-/* "pread, direct", "pread, buffered", or "pread, partly direct" where only some files allow direct reads. */
+/* "uring, direct", "pread, buffered", and so on; "partly direct" where only some files allow direct reads. */
 const char *sl_store_backend(const sl_store *store);
 
 #endif

@@ -116,8 +116,24 @@ static void faults_close(void *self)
     sl_free(wrapper->memory, wrapper);
 }
 
-static const sl_reads_backend faults_backend = {
-    .name = "faults", .submit = faults_submit, .redirect = faults_redirect, .close = faults_close};
+static void faults_register_memory(void *self, void *base, uint64_t bytes)
+{
+    fault_wrapper *wrapper = self;
+    sl_reads_register_memory(&wrapper->inner, base, bytes);
+}
+
+static void faults_describe(void *self, char *text, size_t capacity)
+{
+    const fault_wrapper *wrapper = self;
+    wrapper->inner.backend->describe(wrapper->inner.self, text, capacity);
+}
+
+static const sl_reads_backend faults_backend = {.name = "faults",
+                                                .submit = faults_submit,
+                                                .redirect = faults_redirect,
+                                                .register_memory = faults_register_memory,
+                                                .describe = faults_describe,
+                                                .close = faults_close};
 
 uint64_t sl_reads_faults_cost(void)
 {
@@ -133,7 +149,7 @@ sluice_status sl_reads_wrap_faults(sl_reads *reads, sl_read_fault_plan *plan, sl
     *wrapper = (fault_wrapper){
         .memory = memory, .plan = plan, .inner = *reads, .on_done = reads->on_done, .user = reads->user};
     reads->backend->redirect(reads->self, inner_done, wrapper);
-    *reads =
-        (sl_reads){.backend = &faults_backend, .self = wrapper, .on_done = wrapper->on_done, .user = wrapper->user};
+    reads->backend = &faults_backend;
+    reads->self = wrapper;
     return SLUICE_OK;
 }

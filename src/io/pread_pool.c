@@ -14,22 +14,16 @@
  * Life of a read:  QUEUED [pool_submit] -> TAKEN [take_read] -> reading [perform] -> reported [run].
  * Threads: everything below "guarded" belongs to whoever holds the lock; the rest never changes after open. No lock of
  * a caller is needed; a caller may hold its own while it submits. */
-#include "io/reads.h"
+#include <stdio.h>
 
-#include <errno.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "os/clock.h"
+#include "io/backends.h"
 #include "os/thread.h"
-
-/* One system call moves at most this much; a multiple of every alignment. */
-static const uint64_t max_transfer_bytes = (uint64_t)1 << 30;
 
 typedef struct pread_pool {
     sl_memory *memory; /* borrowed */
     void (*on_done)(void *user, sl_read *read);
     void *user; /* borrowed */
+    sl_refusals refusals;
     pthread_mutex_t lock;
     pthread_cond_t work_arrived;
 
@@ -42,65 +36,12 @@ typedef struct pread_pool {
     sl_thread threads[];
 } pread_pool;
 
-/* Read on from `read->bytes_read` until `required` bytes are there or the file ends. Returns the errno that stopped it,
- * or 0. A direct read that stopped at an odd place, as at the end of a file, cannot go on directly: EINVAL. */
-static int read_on(sl_read *read, int descriptor)
+static void perform(pread_pool *pool, sl_read *read)
 {
-    while (read->bytes_read < read->required) {
-        uint64_t wanted = read->length - read->bytes_read;
-        if (wanted > max_transfer_bytes) {
-            wanted = max_transfer_bytes;
-        }
-        ssize_t got = pread(descriptor, (char *)read->destination + read->bytes_read, (size_t)wanted,
-                            (off_t)(read->offset + read->bytes_read));
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0) {
-            return errno;
-        }
-        read->bytes_read += (uint64_t)got;
-        if (got == 0) {
-            return 0;
-        }
-    }
-    return 0;
-}
-
-static bool unchanged_since_open(const sl_file *file)
-{
-    struct stat now;
-    if (fstat(file->descriptor, &now) != 0) {
-        return false;
-    }
-    int64_t modified_ns = (int64_t)now.st_mtim.tv_sec * 1000000000 + (int64_t)now.st_mtim.tv_nsec;
-    return (uint64_t)now.st_size == file->identity.bytes && modified_ns == file->identity.modified_ns;
-}
-
-static void perform(sl_read *read)
-{
-    int failed = 0;
-    if (read->direct && read->file->direct_descriptor >= 0) {
-        failed = read_on(read, read->file->direct_descriptor);
-        if (failed == EINVAL) {
-            failed = 0;
-        }
-    }
-    if (failed == 0 && read->bytes_read < read->required) {
-        uint64_t start = read->bytes_read;
-        failed = read_on(read, read->file->descriptor);
-        if (read->bytes_read > start) {
-            sl_file_forget(read->file, read->offset + start, read->bytes_read - start);
-        }
-    }
-    read->system_errno = failed;
-    if (failed != 0) {
-        read->status = SLUICE_ERROR_IO;
-    } else if (read->bytes_read < read->required || !unchanged_since_open(read->file)) {
-        read->status = SLUICE_ERROR_CHANGED;
-    } else {
-        read->status = SLUICE_OK;
-    }
+    sl_stretch whole = {.length = read->length, .required = read->required};
+    int failed = sl_stretch_perform(&whole, read, &pool->refusals);
+    read->bytes_read = whole.arrived;
+    sl_read_conclude(read, failed);
 }
 
 /* Sleep until there is a read; NULL when the thread should end. */
@@ -126,8 +67,7 @@ static void *run(void *argument)
 {
     pread_pool *pool = argument;
     for (sl_read *read = take_read(pool); read != NULL; read = take_read(pool)) {
-        perform(read);
-        read->done_ns = sl_clock_ns();
+        perform(pool, read);
         pool->on_done(pool->user, read);
     }
     return NULL;
@@ -136,12 +76,7 @@ static void *run(void *argument)
 static void pool_submit(void *self, sl_read *read)
 {
     pread_pool *pool = self;
-    read->status = SLUICE_OK;
-    read->system_errno = 0;
-    read->bytes_read = 0;
-    read->done_ns = 0;
-    read->next = NULL;
-    read->submit_ns = sl_clock_ns();
+    sl_read_begin(read);
     pthread_mutex_lock(&pool->lock);
     if (pool->last == NULL) {
         pool->first = read;
@@ -175,17 +110,23 @@ static void pool_close(void *self)
     sl_free(pool->memory, pool);
 }
 
+static void pool_describe(void *self, char *text, size_t capacity)
+{
+    const pread_pool *pool = self;
+    snprintf(text, capacity, "pread, %u threads", pool->n_threads);
+}
+
 static const sl_reads_backend pread_backend = {
-    .name = "pread", .submit = pool_submit, .redirect = pool_redirect, .close = pool_close};
+    .name = "pread", .submit = pool_submit, .redirect = pool_redirect, .describe = pool_describe, .close = pool_close};
 
 static size_t pool_bytes(uint32_t n_threads)
 {
     return sizeof(pread_pool) + (size_t)n_threads * sizeof(sl_thread);
 }
 
-uint64_t sl_reads_pread_cost(uint32_t n_threads)
+uint64_t sl_reads_pread_cost(const sl_reads_options *options)
 {
-    return sl_memory_cost(pool_bytes(n_threads), 16);
+    return sl_memory_cost(pool_bytes(options->n_threads), 16);
 }
 
 static sluice_status init_locks(pread_pool *pool, sluice_error *error)
@@ -203,19 +144,17 @@ static sluice_status init_locks(pread_pool *pool, sluice_error *error)
     return SLUICE_OK;
 }
 
-sluice_status sl_reads_open_pread(sl_reads *reads, uint32_t n_threads, sl_memory *memory,
-                                  void (*on_done)(void *user, sl_read *read), void *user, sluice_error *error)
+sluice_status sl_reads_open_pread(sl_reads *reads, const sl_reads_options *options, sl_memory *memory,
+                                  const sl_log *log, void (*on_done)(void *user, sl_read *read), void *user,
+                                  sluice_error *error)
 {
-    *reads = (sl_reads){0};
-    if (n_threads < 1 || n_threads > SL_READS_MAX_THREADS) {
-        return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "expected 1 to %d read threads, found %u",
-                            SL_READS_MAX_THREADS, n_threads);
-    }
+    uint32_t n_threads = options->n_threads;
     pread_pool *pool = sl_alloc(memory, SL_MEMORY_IO, 1, pool_bytes(n_threads));
     if (pool == NULL) {
         return sl_error_no_memory(error, pool_bytes(n_threads), "the read threads");
     }
     pool->memory = memory;
+    pool->refusals.log = log;
     pool->on_done = on_done;
     pool->user = user;
     sluice_status status = init_locks(pool, error);

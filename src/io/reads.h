@@ -1,5 +1,5 @@
-/* The read engine: many reads in flight, each finishing on its own. Backends: a pool of threads with pread, and a
- * wrapper that injects faults for tests. All backends deliver identical bytes. */
+/* The read engine: many reads in flight, each finishing on its own. Backends: one thread with an io_uring, a pool of
+ * threads with pread, and a wrapper that injects faults for tests. All backends deliver identical bytes. */
 #ifndef SL_IO_READS_H
 #define SL_IO_READS_H
 
@@ -28,6 +28,8 @@ typedef struct sl_read {
 
     /* Private to the engine while in flight. */
     struct sl_read *next;
+    uint32_t n_unfinished;                 /* pieces of it that are not done */
+    bool cut;                              /* a piece ended early with the file */
     uint64_t whole_length, whole_required; /* of an interrupted read */
     int fault;
 } sl_read;
@@ -40,10 +42,14 @@ typedef struct sl_reads sl_reads;
 /* The operations of a backend. Any thread may submit; `on_done` is called from a backend thread, once per read, and
  * must not block for long. Reads are started in the order submitted. */
 typedef struct sl_reads_backend {
-    const char *name; /* "pread" */
+    const char *name; /* "uring", "pread" */
     void (*submit)(void *self, sl_read *read);
     /* Report to another function from now on; only while no read is in flight. */
     void (*redirect)(void *self, void (*on_done)(void *user, sl_read *read), void *user);
+    /* See sl_reads_register_memory; NULL: does nothing here. */
+    void (*register_memory)(void *self, void *base, uint64_t bytes);
+    /* See sl_reads_describe_backend. */
+    void (*describe)(void *self, char *text, size_t capacity);
     void (*close)(void *self); /* waits for reads in flight, then frees; on_done is not called afterwards */
 } sl_reads_backend;
 
@@ -51,20 +57,52 @@ struct sl_reads {
     const sl_reads_backend *backend; /* NULL: not open */
     void *self;                      /* owned by the backend */
     void (*on_done)(void *user, sl_read *read);
-    void *user; /* borrowed */
+    void *user;      /* borrowed */
+    int uring_errno; /* why SL_READS_AUTO did without io_uring; 0: it did not */
 };
 
-enum { SL_READS_MAX_THREADS = 64 };
+typedef enum sl_reads_kind {
+    SL_READS_AUTO,  /* io_uring, or pread where the system refuses it */
+    SL_READS_URING, /* io_uring or nothing */
+    SL_READS_PREAD
+} sl_reads_kind;
 
-/* Start `n_threads` reading threads (1 to 64) that take reads from one queue. A direct read that the system refuses as
- * such (EINVAL) is done buffered; what buffered reads leave in the page cache is dropped at once. EINTR and partial
- * reads are continued; other failures are not tried again. `*reads` is filled; on failure nothing stays. */
-SLUICE_NODISCARD sluice_status sl_reads_open_pread(sl_reads *reads, uint32_t n_threads, sl_memory *memory,
-                                                   void (*on_done)(void *user, sl_read *read), void *user,
-                                                   sluice_error *error);
+/* From "auto", "uring" or "pread". */
+bool sl_reads_kind_parse(const char *name, sl_reads_kind *kind);
 
-/* What the account of `memory` is charged by the call above (tag io); thread stacks are not in it. */
-uint64_t sl_reads_pread_cost(uint32_t n_threads);
+enum {
+    SL_READS_MAX_THREADS = 64,
+    SL_READS_MAX_DEPTH = 1024,
+    SL_READS_MIN_PIECE_BYTES = 4096,
+    SL_READS_MAX_PIECE_BYTES = 1 << 30
+};
+
+/* What an engine is made of. The defaults are measured: docs/io.md. */
+typedef struct sl_reads_options {
+    sl_reads_kind kind;
+    uint32_t n_threads;   /* pread: 1 to SL_READS_MAX_THREADS */
+    uint32_t depth;       /* io_uring: pieces in flight, up to SL_READS_MAX_DEPTH; 0: the default */
+    uint32_t piece_bytes; /* io_uring: larger reads are split, a power of two within the limits; 0: the default */
+} sl_reads_options;
+
+/* Open an engine. A direct read that the system refuses as such (EINVAL) is done buffered, and so are all later ones of
+ * that file, which `log` (may be NULL; borrowed until close) is told once. What buffered reads leave in the page cache
+ * is dropped at once. EINTR and partial reads are continued; other failures are not tried again. UNSUPPORTED with the
+ * reason when io_uring is wanted and cannot be had. `*reads` is filled; on failure nothing stays. */
+SLUICE_NODISCARD sluice_status sl_reads_open(sl_reads *reads, const sl_reads_options *options, sl_memory *memory,
+                                             const sl_log *log, void (*on_done)(void *user, sl_read *read), void *user,
+                                             sluice_error *error);
+
+/* Whether an engine of this kind can be had here now: UNSUPPORTED with the reason when not. Leaves nothing behind. */
+SLUICE_NODISCARD sluice_status sl_reads_check(sl_reads_kind kind, sluice_error *error);
+
+/* What sl_reads_open charges the account of `memory` (tag io), and what the kernel takes for it beside that. Of AUTO it
+ * is the larger one. Thread stacks are in neither. */
+typedef struct sl_reads_cost {
+    uint64_t account_bytes;
+    uint64_t kernel_bytes;
+} sl_reads_cost;
+sl_reads_cost sl_reads_cost_of(const sl_reads_options *options);
 
 /* What the n-th read (counted from 1) does instead of succeeding. */
 typedef enum sl_read_fault {
@@ -91,6 +129,14 @@ static inline void sl_reads_submit(sl_reads *reads, sl_read *read)
 {
     reads->backend->submit(reads->self, read);
 }
+
+/* Say that most reads will go to this memory, so that the kernel can map it once instead of for every read. All of it
+ * becomes resident. Where that is refused, or the backend has no use for it, reads go on without: no error. Call at
+ * most once, with no read in flight. */
+void sl_reads_register_memory(sl_reads *reads, void *base, uint64_t bytes);
+
+/* The backend, its figures, and what it had to do without, for a log: "uring, 32 pieces of up to 512 KiB in flight". */
+void sl_reads_describe_backend(const sl_reads *reads, char *text, size_t capacity);
 
 /* Also safe on one that is zeroed or was closed. */
 void sl_reads_close(sl_reads *reads);

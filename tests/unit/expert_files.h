@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "experts/store.h"
+#include "reads_kinds.h"
 
 enum { EXPERT_PATH_BYTES = 128, EXPERT_MAX_FILES = 2, FILE_HEADER_BYTES = 1237 };
 
@@ -154,7 +155,7 @@ static inline sl_store_config expert_config(expert_files *set, uint64_t n_slots)
         .files = set->store_files,
         .n_files = set->shape.n_files,
         .n_slots = n_slots,
-        .n_read_threads = 3,
+        .reads = {.kind = tested_kind, .n_threads = 3},
         .memory = &set->memory,
     };
 }

@@ -334,5 +334,5 @@ int main(void)
         cmocka_unit_test(requests_that_wait_for_a_slot_share_the_next_read),
         cmocka_unit_test(a_slot_that_another_request_holds_is_never_emptied),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_BOTH_KINDS(tests);
 }

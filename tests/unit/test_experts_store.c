@@ -91,6 +91,13 @@ static void buffered_files_give_the_same_bytes(void **state)
     check_contents(&shape, 3);
 }
 
+static void expect_backend(const sl_store *store, const char *directness)
+{
+    char expected[32];
+    snprintf(expected, sizeof expected, "%s, %s", tested_kind == SL_READS_PREAD ? "pread" : "uring", directness);
+    assert_string_equal(sl_store_backend(store), expected);
+}
+
 static void the_backend_is_named_after_what_the_files_allow(void **state)
 {
     (void)state;
@@ -98,7 +105,7 @@ static void the_backend_is_named_after_what_the_files_allow(void **state)
     shape.buffered = true;
     expert_files *set = expert_files_open(&shape);
     sl_store *store = expert_store_open(set, 2);
-    assert_string_equal(sl_store_backend(store), "pread, buffered");
+    expect_backend(store, "buffered");
     sl_store_close(&store);
     expert_files_close(set);
 
@@ -111,12 +118,12 @@ static void the_backend_is_named_after_what_the_files_allow(void **state)
         skip();
     }
     store = expert_store_open(set, 2);
-    assert_string_equal(sl_store_backend(store), "pread, direct");
+    expect_backend(store, "direct");
     sl_store_close(&store);
     close(set->files[1].direct_descriptor);
     set->files[1].direct_descriptor = -1;
     store = expert_store_open(set, 2);
-    assert_string_equal(sl_store_backend(store), "pread, partly direct");
+    expect_backend(store, "partly direct");
     fetch(set, store, 1, (const uint32_t[]){3, 1}, 2);
     sl_store_close(&store);
     expert_files_close(set);
@@ -179,7 +186,8 @@ static void misses_come_in_the_order_they_arrive(void **state)
     (void)state;
     expert_files *set = expert_files_open(&small);
     sl_store_config config = expert_config(set, 8);
-    config.n_read_threads = 1; /* arrival in the order of the list */
+    config.reads.n_threads = 1; /* arrival in the order of the list */
+    config.reads.depth = 1;
     sl_store *store = NULL;
     assert_int_equal(sl_store_open(&store, &config, NULL), SLUICE_OK);
     sl_store_request request;
@@ -345,7 +353,7 @@ static void the_estimate_is_what_is_charged(void **state)
         expert_files *set = expert_files_open(&shape);
         sl_read_fault_plan faults = {0};
         sl_store_config config = expert_config(set, 1 + i_case * 3);
-        config.n_read_threads = 1 + i_case;
+        config.reads.n_threads = 1 + i_case;
         config.faults = i_case % 3 == 0 ? &faults : NULL;
         expect_exact_estimate(set, &config);
         expert_files_close(set);
@@ -499,7 +507,7 @@ static void expect_refusal(const sl_store_config *config, sluice_status status, 
     if (strstr(error.message, part_of_sentence) == NULL) {
         fail_msg("expected \"%s\" in \"%s\"", part_of_sentence, error.message);
     }
-    if (config->n_read_threads >= 1 && config->n_read_threads <= SL_READS_MAX_THREADS) {
+    if (config->reads.n_threads >= 1 && config->reads.n_threads <= SL_READS_MAX_THREADS) {
         assert_int_equal(sl_store_estimate(config, &plan, &error), status);
     }
     assert_int_equal(config->memory->total_bytes, 0);
@@ -548,9 +556,9 @@ static void impossible_configurations_are_refused(void **state)
     config.n_ranges = 0;
     expect_refusal(&config, SLUICE_ERROR_ARGUMENT, "matrices");
     config = expert_config(set, 3);
-    config.n_read_threads = 0;
+    config.reads.n_threads = 0;
     expect_refusal(&config, SLUICE_ERROR_ARGUMENT, "read threads");
-    config.n_read_threads = SL_READS_MAX_THREADS + 1;
+    config.reads.n_threads = SL_READS_MAX_THREADS + 1;
     expect_refusal(&config, SLUICE_ERROR_ARGUMENT, "read threads");
     sl_store_plan plan;
     config = expert_config(set, UINT64_MAX / 4096);
@@ -597,5 +605,5 @@ int main(void)
         cmocka_unit_test(ranges_outside_their_file_are_refused),
         cmocka_unit_test(impossible_configurations_are_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_BOTH_KINDS(tests);
 }

@@ -1,28 +1,16 @@
-/* The reading threads: what arrives, in which order they start, and what the system may do to a read. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka.h needs the four above. */
-#include <cmocka.h>
+/* The read engine: what arrives, in which order reads start, and what the system may do to a read. */
+#include "reads_fixture.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
-#include <unistd.h>
 
-#include "io/reads.h"
+#include "reads_kinds.h"
+#include "ring_disturbance.h"
 
-enum { FILE_BYTES = 1000003, BLOCK_BYTES = 4096, N_READS = 40 };
-
-/* What stands in for pread. thread: set while no read is in flight; the counts are atomic. */
+/* What happens to reads. thread: set while no read is in flight; the counts are atomic. */
 typedef enum disturbance {
     UNDISTURBED,
     ALWAYS_INTERRUPTED_ONCE, /* every other call is interrupted */
@@ -45,52 +33,49 @@ ssize_t __wrap_pread64(int descriptor, void *destination, size_t length, off_t o
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
 
-static ssize_t fail_with(int system_errno)
-{
-    errno = system_errno;
-    return -1;
-}
-
-ssize_t __wrap_pread(int descriptor, void *destination, size_t length, off_t offset)
+ssize_t disturbed_read(int descriptor, void *destination, size_t length, off_t offset)
 {
     uint64_t call = atomic_fetch_add(&n_calls, 1);
     bool direct = descriptor == direct_descriptor;
+    bool refused = false;
     switch (disturbed) {
     case UNDISTURBED: break;
     case ALWAYS_INTERRUPTED_ONCE:
         if (call % 2 == 0) {
-            return fail_with(EINTR);
+            return -EINTR;
         }
         break;
     case SHORT_COUNTS: length = length < BLOCK_BYTES ? length : BLOCK_BYTES; break;
-    case ODD_COUNTS:
-        if (direct && offset % 512 != 0) {
-            return fail_with(EINVAL);
-        }
-        if (length > 1000) {
-            /* A direct read cannot be asked for an odd count, but the kernel may return one. */
-            ssize_t got = __real_pread(descriptor, destination, length, offset);
-            return got > 1000 ? 1000 : got;
-        }
-        break;
-    case DIRECT_REFUSED:
-        if (direct) {
-            return fail_with(EINVAL);
-        }
-        break;
+    case ODD_COUNTS: refused = direct && offset % 512 != 0; break;
+    case DIRECT_REFUSED: refused = direct; break;
     case DIRECT_REFUSED_LATER:
-        if (direct && offset % (16 * BLOCK_BYTES) != 0) {
-            return fail_with(EINVAL);
-        }
+        refused = direct && offset % (4 * BLOCK_BYTES) != 0;
         length = direct && length > BLOCK_BYTES ? BLOCK_BYTES : length;
         break;
     case DISK_ERROR:
         if ((uint64_t)offset + length > 50000) {
-            return fail_with(EIO);
+            return -EIO;
         }
         break;
     }
-    return __real_pread(descriptor, destination, length, offset);
+    ssize_t got = refused ? -EINVAL : __real_pread(descriptor, destination, length, offset);
+    /* A direct read cannot be asked for an odd count, but the kernel may return one. */
+    return disturbed == ODD_COUNTS && got > 1000 ? 1000 : got == -1 ? -errno : got;
+}
+
+bool answers_reads(void)
+{
+    return disturbed != UNDISTURBED;
+}
+
+ssize_t __wrap_pread(int descriptor, void *destination, size_t length, off_t offset)
+{
+    ssize_t got = disturbed_read(descriptor, destination, length, offset);
+    if (got < 0) {
+        errno = (int)-got;
+        return -1;
+    }
+    return got;
 }
 
 ssize_t __wrap_pread64(int descriptor, void *destination, size_t length, off_t offset)
@@ -104,128 +89,31 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
     return n_creates == failing_create ? EAGAIN : __real_pthread_create(thread, attributes, run, argument);
 }
 
-typedef struct fixture {
-    char path[64];
-    sl_file file;
-    sl_memory memory;
-    sl_reads reads;
-    sl_read_fault_plan plan;
-    unsigned char *bytes;  // [FILE_BYTES], what the file holds
-    unsigned char *buffer; // [N_READS][16 * BLOCK_BYTES], aligned
-
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    uint32_t n_done;         /* guarded by lock */
-    sl_read *order[N_READS]; /* guarded by lock; in the order they were reported */
-    bool resubmit;           /* the first read that is done is submitted again */
-} fixture;
-
-static void on_done(void *user, sl_read *read)
-{
-    fixture *test = user;
-    pthread_mutex_lock(&test->lock);
-    bool again = test->resubmit;
-    test->resubmit = false;
-    if (!again) {
-        test->order[test->n_done++] = read;
-        pthread_cond_broadcast(&test->changed);
-    }
-    pthread_mutex_unlock(&test->lock);
-    if (again) {
-        sl_reads_submit(&test->reads, read);
-    }
-}
-
-static void wait_for(fixture *test, uint32_t n_done)
-{
-    pthread_mutex_lock(&test->lock);
-    while (test->n_done < n_done) {
-        pthread_cond_wait(&test->changed, &test->lock);
-    }
-    pthread_mutex_unlock(&test->lock);
-}
-
 static int set_up(void **state)
 {
-    fixture *test = calloc(1, sizeof *test);
-    void *buffer = NULL;
-    assert_non_null(test);
-    assert_int_equal(posix_memalign(&buffer, 1 << 16, (size_t)N_READS * 16 * BLOCK_BYTES), 0);
-    test->buffer = buffer;
-    test->bytes = malloc(FILE_BYTES);
-    assert_non_null(test->bytes);
-    uint32_t random = 99;
-    for (size_t place = 0; place < FILE_BYTES; place++) {
-        random = random * 1664525u + 1013904223u;
-        test->bytes[place] = (unsigned char)(random >> 24);
-    }
-    snprintf(test->path, sizeof test->path, "%s/sluice-reads-XXXXXX", P_tmpdir);
-    int descriptor = mkstemp(test->path);
-    assert_true(descriptor >= 0);
-    assert_int_equal(write(descriptor, test->bytes, FILE_BYTES), FILE_BYTES);
-    assert_int_equal(fsync(descriptor), 0);
-    close(descriptor);
     disturbed = UNDISTURBED;
-    assert_int_equal(sl_file_open(&test->file, test->path, true, NULL), SLUICE_OK);
-    direct_descriptor = test->file.direct_descriptor;
-    sl_memory_init(&test->memory, NULL);
-    pthread_mutex_init(&test->lock, NULL);
-    pthread_cond_init(&test->changed, NULL);
-    *state = test;
-    return 0;
+    int failed = open_fixture(state);
+    direct_descriptor = ((fixture *)*state)->file.direct_descriptor;
+    return failed;
 }
 
 static int tear_down(void **state)
 {
-    fixture *test = *state;
     disturbed = UNDISTURBED;
     failing_create = 0;
-    sl_reads_close(&test->reads);
-    assert_int_equal(test->memory.total_bytes, 0);
-    sl_file_close(&test->file);
-    unlink(test->path);
-    pthread_cond_destroy(&test->changed);
-    pthread_mutex_destroy(&test->lock);
-    free(test->bytes);
-    free(test->buffer);
-    free(test);
-    return 0;
+    return close_fixture(state);
+}
+
+/* An engine of the tested kind; its pieces are a quarter of a read. */
+static sl_reads_options options_of(uint32_t n_threads)
+{
+    return (sl_reads_options){
+        .kind = tested_kind, .n_threads = n_threads, .depth = n_threads, .piece_bytes = 4 * BLOCK_BYTES};
 }
 
 static void open_threads(fixture *test, uint32_t n_threads)
 {
-    sl_reads_close(&test->reads);
-    test->n_done = 0;
-    sluice_error error = {0};
-    if (sl_reads_open_pread(&test->reads, n_threads, &test->memory, on_done, test, &error) != SLUICE_OK) {
-        fail_msg("%s", error.message);
-    }
-}
-
-/* Read i of a test: 16 blocks from block 16 i on, cut where the file ends. Past the end there is nothing to ask for. */
-static sl_read make_read(const fixture *test, uint32_t i_read, bool direct)
-{
-    sl_read read = {.file = &test->file,
-                    .path = test->path,
-                    .offset = (uint64_t)i_read * 16 * BLOCK_BYTES % (FILE_BYTES / BLOCK_BYTES * BLOCK_BYTES),
-                    .length = 16 * BLOCK_BYTES,
-                    .required = 16 * BLOCK_BYTES,
-                    .destination = test->buffer + (size_t)i_read * 16 * BLOCK_BYTES,
-                    .direct = direct};
-    read.offset -= read.offset % (16 * BLOCK_BYTES);
-    if (read.offset + read.length > FILE_BYTES) {
-        read.required = FILE_BYTES - read.offset;
-        read.length = (read.required + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
-    }
-    return read;
-}
-
-static void expect_true_bytes(const fixture *test, const sl_read *read)
-{
-    assert_int_equal(read->status, SLUICE_OK);
-    assert_true(read->bytes_read >= read->required);
-    assert_true(read->done_ns >= read->submit_ns);
-    assert_memory_equal(read->destination, test->bytes + read->offset, read->required);
+    open_reads(test, options_of(n_threads));
 }
 
 /* Many reads at once, all of which must succeed. */
@@ -264,12 +152,21 @@ static void interruptions_and_partial_reads_are_continued(void **state)
     }
 }
 
-static void refused_direct_reads_are_done_buffered(void **state)
+static void refused_direct_reads_are_done_buffered_and_logged_once(void **state)
 {
+    fixture *test = *state;
+    if (test->file.direct_descriptor < 0) {
+        print_message("the directory for temporary files allows no direct reads\n");
+        skip();
+    }
     disturbed = DIRECT_REFUSED;
-    check_reads(*state, 3, true);
+    check_reads(test, 3, true);
+    assert_int_equal(test->n_log_lines, 1);
+    assert_non_null(strstr(test->log_line, test->path));
+    assert_non_null(strstr(test->log_line, "refuses direct reads"));
     disturbed = DIRECT_REFUSED_LATER;
-    check_reads(*state, 3, true);
+    check_reads(test, 3, true);
+    assert_int_equal(test->n_log_lines, 2);
 }
 
 static void reads_start_in_the_order_they_were_submitted(void **state)
@@ -383,10 +280,12 @@ static void what_open_charges_is_what_the_cost_says(void **state)
 {
     fixture *test = *state;
     for (uint32_t n_threads = 1; n_threads <= SL_READS_MAX_THREADS; n_threads *= 4) {
-        open_threads(test, n_threads);
-        assert_int_equal(test->memory.bytes[SL_MEMORY_IO], sl_reads_pread_cost(n_threads));
+        sl_reads_options options = options_of(n_threads);
+        open_reads(test, options);
+        uint64_t cost = sl_reads_cost_of(&options).account_bytes;
+        assert_int_equal(test->memory.bytes[SL_MEMORY_IO], cost);
         assert_int_equal(sl_reads_wrap_faults(&test->reads, &test->plan, &test->memory, NULL), SLUICE_OK);
-        assert_int_equal(test->memory.bytes[SL_MEMORY_IO], sl_reads_pread_cost(n_threads) + sl_reads_faults_cost());
+        assert_int_equal(test->memory.bytes[SL_MEMORY_IO], cost + sl_reads_faults_cost());
         assert_int_equal(test->memory.total_bytes, test->memory.bytes[SL_MEMORY_IO]);
     }
 }
@@ -394,10 +293,11 @@ static void what_open_charges_is_what_the_cost_says(void **state)
 static void a_refused_thread_fails_open_and_leaves_nothing(void **state)
 {
     fixture *test = *state;
-    for (failing_create = 1; failing_create <= 5; failing_create++) {
+    sl_reads_options options = options_of(5);
+    for (failing_create = 1; failing_create <= (tested_kind == SL_READS_PREAD ? 5 : 1); failing_create++) {
         sluice_error error = {0};
         n_creates = 0;
-        assert_int_equal(sl_reads_open_pread(&test->reads, 5, &test->memory, on_done, test, &error),
+        assert_int_equal(sl_reads_open(&test->reads, &options, &test->memory, NULL, on_done, test, &error),
                          SLUICE_ERROR_SYSTEM);
         assert_int_equal(error.system_errno, EAGAIN);
         assert_int_equal(n_creates, failing_create);
@@ -405,6 +305,137 @@ static void a_refused_thread_fails_open_and_leaves_nothing(void **state)
         sl_reads_close(&test->reads);
     }
     failing_create = 0;
+}
+
+static void options_out_of_range_are_refused(void **state)
+{
+    fixture *test = *state;
+    for (int i_case = 0; i_case < 6; i_case++) {
+        sl_reads_options options = options_of(4);
+        options.n_threads = i_case == 0 ? 0 : i_case == 1 ? SL_READS_MAX_THREADS + 1 : 4;
+        options.depth = i_case == 2 ? SL_READS_MAX_DEPTH + 1 : 4;
+        static const uint32_t pieces[] = {SL_READS_MIN_PIECE_BYTES / 2, 3 * BLOCK_BYTES, 1u << 31};
+        options.piece_bytes = i_case < 3 ? 0 : pieces[i_case - 3];
+        sluice_error error = {0};
+        assert_int_equal(sl_reads_open(&test->reads, &options, &test->memory, NULL, on_done, test, &error),
+                         SLUICE_ERROR_ARGUMENT);
+        assert_non_null(strstr(error.message, "expected"));
+        assert_int_equal(test->memory.total_bytes, 0);
+    }
+}
+
+static void hundreds_of_reads_go_through_few_places(void **state)
+{
+    enum { N_SMALL = 600 };
+    fixture *test = *state;
+    sl_read *reads = calloc(N_SMALL, sizeof *reads);
+    assert_non_null(reads);
+    for (uint32_t n_threads = 1; n_threads <= 4; n_threads++) {
+        open_threads(test, n_threads);
+        memset(test->buffer, 0, (size_t)N_READS * 16 * BLOCK_BYTES);
+        for (uint32_t i_read = 0; i_read < N_SMALL; i_read++) {
+            reads[i_read] = make_read(test, 0, i_read % 3 != 0);
+            reads[i_read].offset = (uint64_t)(i_read * 7 % 240) * BLOCK_BYTES;
+            reads[i_read].length = BLOCK_BYTES;
+            reads[i_read].required = i_read % 5 == 0 ? 0 : BLOCK_BYTES; /* some ask for nothing */
+            reads[i_read].destination = test->buffer + (size_t)i_read * BLOCK_BYTES;
+            sl_reads_submit(&test->reads, &reads[i_read]);
+        }
+        wait_for(test, N_SMALL);
+        for (uint32_t i_read = 0; i_read < N_SMALL; i_read++) {
+            expect_true_bytes(test, &reads[i_read]);
+        }
+    }
+    free(reads);
+}
+
+typedef struct submitter {
+    fixture *test;
+    sl_read reads[N_READS / 4];
+    pthread_t thread;
+} submitter;
+
+static void *submit_all(void *argument)
+{
+    submitter *self = argument;
+    for (uint32_t i_read = 0; i_read < N_READS / 4; i_read++) {
+        sl_reads_submit(&self->test->reads, &self->reads[i_read]);
+        if (i_read % 4 == 3) {
+            usleep(200); /* lets the engine fall asleep now and then */
+        }
+    }
+    return NULL;
+}
+
+static void several_threads_submit_at_once(void **state)
+{
+    fixture *test = *state;
+    for (int i_round = 0; i_round < 10; i_round++) {
+        open_threads(test, 3);
+        submitter submitters[4];
+        for (uint32_t i_thread = 0; i_thread < 4; i_thread++) {
+            submitters[i_thread].test = test;
+            for (uint32_t i_read = 0; i_read < N_READS / 4; i_read++) {
+                submitters[i_thread].reads[i_read] = make_read(test, i_thread * (N_READS / 4) + i_read, true);
+            }
+            assert_int_equal(pthread_create(&submitters[i_thread].thread, NULL, submit_all, &submitters[i_thread]), 0);
+        }
+        for (uint32_t i_thread = 0; i_thread < 4; i_thread++) {
+            pthread_join(submitters[i_thread].thread, NULL);
+        }
+        wait_for(test, N_READS);
+        for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+            expect_true_bytes(test, &submitters[i_read / (N_READS / 4)].reads[i_read % (N_READS / 4)]);
+        }
+    }
+}
+
+static void two_engines_share_a_file(void **state)
+{
+    fixture *first = *state;
+    void *opened = NULL;
+    assert_int_equal(open_fixture(&opened), 0);
+    fixture *second = opened;
+    open_threads(first, 2);
+    open_threads(second, 2);
+    sl_read reads[2 * N_READS];
+    for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+        reads[i_read] = make_read(first, i_read, true);
+        reads[N_READS + i_read] = make_read(first, i_read, true);
+        reads[N_READS + i_read].destination = second->buffer + (size_t)i_read * 16 * BLOCK_BYTES;
+        sl_reads_submit(&first->reads, &reads[i_read]);
+        sl_reads_submit(&second->reads, &reads[N_READS + i_read]);
+    }
+    wait_for(first, N_READS);
+    sl_reads_close(&first->reads);
+    wait_for(second, N_READS);
+    for (uint32_t i_read = 0; i_read < 2 * N_READS; i_read++) {
+        expect_true_bytes(first, &reads[i_read]);
+    }
+    close_fixture(&opened);
+}
+
+static void memory_may_be_registered_and_the_backend_says_so(void **state)
+{
+    fixture *test = *state;
+    char text[200];
+    open_threads(test, 3);
+    sl_reads_register_memory(&test->reads, test->buffer, (uint64_t)N_READS * 16 * BLOCK_BYTES / 2);
+    sl_reads_describe_backend(&test->reads, text, sizeof text);
+    if (tested_kind == SL_READS_PREAD) {
+        assert_string_equal(text, "pread, 3 threads");
+    } else {
+        assert_non_null(strstr(text, "uring, 3 pieces of up to 16 KiB in flight, memory "));
+    }
+    sl_read reads[N_READS]; /* half of them go beside the registered memory */
+    for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+        reads[i_read] = make_read(test, i_read, true);
+        sl_reads_submit(&test->reads, &reads[i_read]);
+    }
+    wait_for(test, N_READS);
+    for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+        expect_true_bytes(test, &reads[i_read]);
+    }
 }
 
 /* Pages of the file's range that are in the page cache. */
@@ -457,7 +488,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(every_read_brings_the_bytes_of_its_range),
         TEST(interruptions_and_partial_reads_are_continued),
-        TEST(refused_direct_reads_are_done_buffered),
+        TEST(refused_direct_reads_are_done_buffered_and_logged_once),
         TEST(reads_start_in_the_order_they_were_submitted),
         TEST(a_disk_error_names_path_place_and_cause),
         TEST(a_file_that_ends_early_names_what_was_expected_and_found),
@@ -465,7 +496,12 @@ int main(void)
         TEST(planned_faults_hit_the_planned_reads),
         TEST(what_open_charges_is_what_the_cost_says),
         TEST(a_refused_thread_fails_open_and_leaves_nothing),
+        TEST(options_out_of_range_are_refused),
+        TEST(hundreds_of_reads_go_through_few_places),
+        TEST(several_threads_submit_at_once),
+        TEST(two_engines_share_a_file),
+        TEST(memory_may_be_registered_and_the_backend_says_so),
         TEST(nothing_of_what_was_read_stays_in_the_page_cache),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_BOTH_KINDS(tests);
 }

@@ -1,0 +1,718 @@
+/* Owns an io_uring and the one thread that submits to it and reaps from it.
+ *
+ * Invariants
+ *  (1) Only the reader thread touches the ring, the pieces and everything below "reader's own"; it also makes the ring,
+ *      so the kernel may assume a single issuer. Other threads hand it reads through the queue.
+ *  (2) A read is in exactly one place: in the queue, being split, in pieces in flight, or with its owner; `next` links
+ *      the queue only. Of the read being split, n_unfinished counts all pieces from the start, so it cannot be finished
+ *      early.
+ *  (3) Pieces start in the order in which their reads were submitted, and within a read from front to back. A piece
+ *      that has to go on (partial, interrupted, refused) keeps its place and goes before new ones.
+ *  (4) At most one entry of the ring belongs to a piece, and one to the wake-up; the ring has depth + 1 entries at
+ *      least, so an entry is always free when one is needed, and completions cannot overflow.
+ *  (5) `sleeping` is true only when the reader found the queue empty and has a free piece; who submits then clears it
+ *      and writes the wake-up descriptor. So a sleeping reader is woken once for a batch, a busy one never.
+ *  (6) The kernel writes a destination only between the submission of a piece and its completion; a read is reported
+ *      after all its pieces completed, without the lock, exactly once.
+ *  (7) The reader ends only when the engine is closing, the queue is empty and nothing is in flight, the wake-up
+ *      included; a read that is submitted from on_done while the engine closes is still done.
+ *  (8) A ring that stops taking work is given up: what it took is waited for, everything else is done with pread by the
+ *      reader. A read never depends on the ring alone.
+ *
+ * Life of a read:  QUEUED [uring_submit] -> splitting [next_read] -> pieces in flight [start_piece] -> reported
+ * [finish_piece].
+ * Life of a piece: free -> in flight [start_piece] -> free [finish_piece]; partial, interrupted or refused ones are
+ * submitted again [complete_piece].
+ * Threads: "guarded" belongs to whoever holds the lock, "reader's own" to the reader; the rest never changes after
+ * open. No lock of a caller is needed; a caller may hold its own while it submits. */
+#include <errno.h>
+#include <liburing.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "io/backends.h"
+#include "os/thread.h"
+
+enum {
+    DEFAULT_DEPTH = 32,
+    DEFAULT_PIECE_BYTES = 512 * 1024,
+    MAX_AGAIN = 8,          /* EAGAIN of one piece, before that is its result */
+    MAX_STALLS = 200,       /* submissions in a row that the kernel refuses, before the ring is given up */
+    STALL_NS = 1000 * 1000, /* pause after each */
+    MAX_KERNEL_WORKERS = 4, /* threads of the kernel for reads that cannot go on without blocking */
+    MAX_REGIONS = 64,       /* of registered memory */
+    WAKE_UP = 0             /* as user data of a completion; pieces count from 1 */
+};
+
+static const uint64_t region_bytes = (uint64_t)1 << 30; /* the kernel's limit for one registered buffer */
+
+#define NO_PIECE UINT32_MAX
+
+typedef struct uring_piece {
+    sl_read *read; /* borrowed; NULL: free */
+    sl_stretch stretch;
+    bool direct;
+    bool blocking; /* let a thread of the kernel wait for it */
+    uint32_t n_again;
+    uint32_t next_free; /* NO_PIECE at the end */
+} uring_piece;
+
+typedef enum ring_state { RING_STARTING, RING_RUNNING, RING_REFUSED } ring_state;
+
+typedef struct uring {
+    sl_memory *memory; /* borrowed */
+    void (*on_done)(void *user, sl_read *read);
+    void *user; /* borrowed */
+    sl_refusals refusals;
+    uint32_t depth;
+    uint32_t piece_bytes;
+    int wake_descriptor; /* owned */
+    sl_thread reader;
+    pthread_mutex_t lock;
+    pthread_cond_t answered; /* the reader did what open or register_memory asked for */
+
+    /* Guarded by `lock`. */
+    sl_read *first; /* borrowed; oldest of the queue */
+    sl_read *last;  /* borrowed */
+    bool closing;
+    bool sleeping;
+    bool registering; /* the reader is to register the memory */
+    ring_state state;
+    int ring_errno;     /* RING_REFUSED: why */
+    int register_errno; /* why the memory is not registered, or 0 */
+
+    /* Reader's own. */
+    struct io_uring ring;
+    bool given_up;      /* the ring is closed */
+    bool ending;        /* closing, and the queue was empty when last seen */
+    bool wake_armed;    /* a read of the wake-up descriptor is in flight */
+    uint64_t n_wakes;   /* where that read goes */
+    uint32_t n_stalls;  /* refused submissions in a row */
+    sl_read *splitting; /* borrowed; pieces of it are still to be started */
+    uint64_t split_bytes;
+    uint32_t n_in_flight;
+    uint32_t first_free;
+    unsigned char *memory_base; /* borrowed; registered */
+    uint64_t memory_bytes;      /* 0: nothing is registered */
+    uring_piece pieces[];       // [depth]
+} uring;
+
+/* The thread sanitizer sees no write of the kernel. Announced at submission and at completion, it finds an owner of the
+ * destination who touches it in between. */
+#if defined(__has_feature)
+#define SANITIZES_THREADS __has_feature(thread_sanitizer)
+#elif defined(__SANITIZE_THREAD__)
+#define SANITIZES_THREADS 1
+#else
+#define SANITIZES_THREADS 0
+#endif
+#if SANITIZES_THREADS
+void __tsan_write_range(void *address, long bytes);
+static void announce_write(void *address, uint64_t bytes)
+{
+    __tsan_write_range(address, (long)bytes);
+}
+#else
+static void announce_write(void *address, uint64_t bytes)
+{
+    (void)address;
+    (void)bytes;
+}
+#endif
+
+/* --- The ring --- */
+
+static uint32_t entries_of(uint32_t depth)
+{
+    uint32_t n_entries = 1;
+    while (n_entries < depth + 1) {
+        n_entries *= 2;
+    }
+    return n_entries;
+}
+
+/* Whether reads work at all: kernels and sandboxes may allow the set-up and refuse the rest. Returns an errno or 0. */
+static int try_read(struct io_uring *ring, int wake_descriptor)
+{
+    uint64_t value = 1;
+    if (write(wake_descriptor, &value, sizeof value) != (ssize_t)sizeof value) {
+        return errno;
+    }
+    struct io_uring_sqe *entry = io_uring_get_sqe(ring);
+    io_uring_prep_read(entry, wake_descriptor, &value, sizeof value, 0);
+    int submitted;
+    do {
+        submitted = io_uring_submit_and_wait(ring, 1);
+    } while (submitted == -EINTR);
+    struct io_uring_cqe *completion = NULL;
+    if (submitted < 0 || io_uring_peek_cqe(ring, &completion) != 0) {
+        return submitted < 0 ? -submitted : EIO;
+    }
+    int result = completion->res;
+    io_uring_cqe_seen(ring, completion);
+    return result == (int)sizeof value ? 0 : result < 0 ? -result : EIO;
+}
+
+/* From the richest set of flags to none: older kernels refuse the newer ones. Returns an errno or 0. */
+static int open_ring(struct io_uring *ring, uint32_t n_entries, int wake_descriptor)
+{
+    static const unsigned flags[] = {
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL,
+        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL,
+        0,
+    };
+    int failed = EINVAL;
+    for (size_t i_set = 0; i_set < sizeof flags / sizeof flags[0] && failed == EINVAL; i_set++) {
+        struct io_uring_params parameters = {.flags = flags[i_set]};
+        failed = -io_uring_queue_init_params(n_entries, ring, &parameters);
+    }
+    if (failed != 0) {
+        return failed;
+    }
+    failed = try_read(ring, wake_descriptor);
+    if (failed != 0) {
+        io_uring_queue_exit(ring);
+        return failed;
+    }
+    unsigned n_workers[2] = {MAX_KERNEL_WORKERS, 1};
+    (void)io_uring_register_iowq_max_workers(ring, n_workers);
+    return 0;
+}
+
+static sluice_status refused(int system_errno, sluice_error *error)
+{
+    return sl_error_set_system(
+        error, SLUICE_ERROR_UNSUPPORTED, system_errno,
+        "the system gives this process no io_uring; allow it (the container's system call filter, "
+        "or sysctl kernel.io_uring_disabled) or use --io pread");
+}
+
+/* --- Pieces --- */
+
+static void finish_read(uring *self, sl_read *read)
+{
+    sl_read_conclude(read, read->system_errno);
+    self->on_done(self->user, read);
+}
+
+static void finish_piece(uring *self, uring_piece *piece, int failed)
+{
+    sl_read *read = piece->read;
+    read->bytes_read += piece->stretch.arrived;
+    if (read->system_errno == 0) {
+        read->system_errno = failed;
+    }
+    read->cut = read->cut || piece->stretch.arrived < piece->stretch.required;
+    piece->read = NULL;
+    piece->next_free = self->first_free;
+    self->first_free = (uint32_t)(piece - self->pieces);
+    self->n_in_flight--;
+    if (--read->n_unfinished == 0) {
+        finish_read(self, read);
+    }
+}
+
+/* The registered buffer that holds all of a range, or -1. */
+static int region_of(const uring *self, const unsigned char *start, uint64_t bytes)
+{
+    if (self->memory_bytes == 0 || start < self->memory_base) {
+        return -1;
+    }
+    uint64_t offset = (uint64_t)(start - self->memory_base);
+    bool inside = offset < self->memory_bytes && bytes <= self->memory_bytes - offset;
+    return inside && offset / region_bytes == (offset + bytes - 1) / region_bytes ? (int)(offset / region_bytes) : -1;
+}
+
+/* Queue what has not arrived of a piece; it reaches the kernel with the next submission. */
+static void submit_piece(uring *self, uring_piece *piece)
+{
+    const sl_read *read = piece->read;
+    if (self->given_up) {
+        finish_piece(self, piece, sl_stretch_perform(&piece->stretch, read, &self->refusals));
+        return;
+    }
+    uint64_t place = piece->stretch.start + piece->stretch.arrived;
+    unsigned bytes = (unsigned)(piece->stretch.length - piece->stretch.arrived);
+    int descriptor = piece->direct ? read->file->direct_descriptor : read->file->descriptor;
+    unsigned char *destination = (unsigned char *)read->destination + place;
+    struct io_uring_sqe *entry = io_uring_get_sqe(&self->ring);
+    int region = region_of(self, destination, bytes);
+    if (region >= 0) {
+        io_uring_prep_read_fixed(entry, descriptor, destination, bytes, read->offset + place, region);
+    } else {
+        io_uring_prep_read(entry, descriptor, destination, bytes, read->offset + place);
+    }
+    io_uring_sqe_set_data64(entry, (uint64_t)(piece - self->pieces) + 1);
+    io_uring_sqe_set_flags(entry, piece->blocking ? IOSQE_ASYNC : 0);
+    announce_write(destination, bytes);
+}
+
+/* A completion of a piece: `result` is a count or a negative errno. */
+static void complete_piece(uring *self, uring_piece *piece, int result)
+{
+    const sl_read *read = piece->read;
+    sl_stretch *stretch = &piece->stretch;
+    if (result == -EINTR) {
+        submit_piece(self, piece);
+    } else if (result == -EAGAIN && piece->n_again < MAX_AGAIN) {
+        piece->n_again++;
+        piece->blocking = true;
+        submit_piece(self, piece);
+    } else if (result == -EINVAL && piece->direct) {
+        sl_refusals_add(&self->refusals, read);
+        piece->direct = false;
+        submit_piece(self, piece);
+    } else if (result < 0) {
+        finish_piece(self, piece, -result);
+    } else {
+        uint64_t place = stretch->start + stretch->arrived;
+        announce_write((unsigned char *)read->destination + place, (uint64_t)result);
+        stretch->arrived += (uint64_t)result;
+        if (!piece->direct) {
+            sl_file_forget(read->file, read->offset + place, (uint64_t)result);
+        }
+        bool file_ended = result == 0 && !piece->direct;
+        if (stretch->arrived >= stretch->required || file_ended) {
+            finish_piece(self, piece, 0);
+            return;
+        }
+        piece->direct = piece->direct && result > 0 && (uint64_t)result % read->file->direct_alignment == 0;
+        submit_piece(self, piece);
+    }
+}
+
+/* The next read of the queue, or NULL, and then the reader may sleep or end. */
+static sl_read *next_read(uring *self)
+{
+    pthread_mutex_lock(&self->lock);
+    sl_read *read = self->first;
+    if (read != NULL) {
+        self->first = read->next;
+        if (self->first == NULL) {
+            self->last = NULL;
+        }
+    }
+    self->sleeping = read == NULL;
+    self->ending = read == NULL && self->closing;
+    pthread_mutex_unlock(&self->lock);
+    if (read != NULL) {
+        read->next = NULL;
+    }
+    return read;
+}
+
+/* Start the next piece of the read that is being split. */
+static void start_piece(uring *self)
+{
+    sl_read *read = self->splitting;
+    uring_piece *piece = &self->pieces[self->first_free];
+    self->first_free = piece->next_free;
+    self->n_in_flight++;
+    uint64_t start = self->split_bytes;
+    uint64_t alignment = read->file->direct_alignment;
+    uint64_t step = self->piece_bytes > alignment ? self->piece_bytes : alignment;
+    uint64_t length = read->length - start < step ? read->length - start : step;
+    uint64_t required = read->required - start < length ? read->required - start : length;
+    *piece = (uring_piece){.read = read,
+                           .stretch = {.start = start, .length = length, .required = required},
+                           .direct = sl_refusals_allow(&self->refusals, read)};
+    self->split_bytes += length;
+    if (self->split_bytes >= read->required) {
+        self->splitting = NULL;
+    }
+    submit_piece(self, piece);
+}
+
+/* Begin to split a read; one that asks for nothing is done. */
+static void split(uring *self, sl_read *read)
+{
+    uint64_t alignment = read->file->direct_alignment;
+    uint64_t step = self->piece_bytes > alignment ? self->piece_bytes : alignment;
+    read->n_unfinished = (uint32_t)((read->required + step - 1) / step);
+    if (read->n_unfinished == 0) {
+        finish_read(self, read);
+        return;
+    }
+    self->splitting = read;
+    self->split_bytes = 0;
+}
+
+static void start_pieces(uring *self)
+{
+    while (self->first_free != NO_PIECE) {
+        if (self->splitting == NULL) {
+            sl_read *read = next_read(self);
+            if (read == NULL) {
+                return;
+            }
+            split(self, read);
+        } else {
+            start_piece(self);
+        }
+    }
+}
+
+/* --- The reader --- */
+
+static void wake_reader(uring *self)
+{
+    uint64_t one = 1;
+    (void)!write(self->wake_descriptor, &one, sizeof one);
+}
+
+static void pause_briefly(void)
+{
+    struct timespec pause = {.tv_nsec = STALL_NS};
+    (void)nanosleep(&pause, NULL);
+}
+
+static void handle(uring *self, const struct io_uring_cqe *completion)
+{
+    if (completion->user_data != WAKE_UP) {
+        complete_piece(self, &self->pieces[completion->user_data - 1], completion->res);
+        return;
+    }
+    self->wake_armed = false;
+    if (completion->res != (int)sizeof self->n_wakes) {
+        self->n_stalls++;
+        pause_briefly();
+    }
+}
+
+static void reap(uring *self)
+{
+    unsigned place;
+    unsigned n_completions = 0;
+    struct io_uring_cqe *completion;
+    io_uring_for_each_cqe(&self->ring, place, completion)
+    {
+        handle(self, completion);
+        n_completions++;
+    }
+    io_uring_cq_advance(&self->ring, n_completions);
+}
+
+/* Note the pieces that the kernel did not take. Returns how many completions are still to come. */
+static uint32_t find_untaken(uring *self, bool untaken[SL_READS_MAX_DEPTH])
+{
+    const struct io_uring_sq *queue = &self->ring.sq;
+    uint32_t n_to_come = self->n_in_flight + (self->wake_armed ? 1 : 0);
+    for (unsigned place = *queue->khead; place != queue->sqe_tail; place++) {
+        uint64_t data = queue->sqes[place & queue->ring_mask].user_data;
+        if (data == WAKE_UP) {
+            self->wake_armed = false;
+        } else {
+            untaken[data - 1] = true;
+        }
+        n_to_come--;
+    }
+    return n_to_come;
+}
+
+/* Close a ring that takes no more work: wait for what it took, do the rest without it. */
+static void give_up(uring *self, int system_errno)
+{
+    sluice_error reason;
+    (void)sl_error_set_system(&reason, SLUICE_ERROR_SYSTEM, system_errno,
+                              "the system stopped taking reads through io_uring; reading goes on with pread");
+    sl_log_line(self->refusals.log, SL_LOG_WARNING, "%s", reason.message);
+    bool untaken[SL_READS_MAX_DEPTH] = {false};
+    uint32_t n_to_come = find_untaken(self, untaken);
+    self->given_up = true;
+    wake_reader(self);
+    while (n_to_come > 0) {
+        struct io_uring_cqe *completion = NULL;
+        if (io_uring_wait_cqe(&self->ring, &completion) == 0) {
+            handle(self, completion);
+            io_uring_cqe_seen(&self->ring, completion);
+            n_to_come--;
+        } else {
+            pause_briefly();
+        }
+    }
+    io_uring_queue_exit(&self->ring);
+    for (uint32_t i_piece = 0; i_piece < self->depth; i_piece++) {
+        if (untaken[i_piece]) {
+            submit_piece(self, &self->pieces[i_piece]);
+        }
+    }
+}
+
+static void arm_wake_up(uring *self)
+{
+    if (!self->wake_armed && !self->ending) {
+        struct io_uring_sqe *entry = io_uring_get_sqe(&self->ring);
+        io_uring_prep_read(entry, self->wake_descriptor, &self->n_wakes, sizeof self->n_wakes, 0);
+        io_uring_sqe_set_data64(entry, WAKE_UP);
+        self->wake_armed = true;
+    }
+}
+
+/* Hand over what was prepared and sleep until something completes or somebody submits. */
+static void submit_and_wait(uring *self)
+{
+    if (self->given_up) {
+        if (!self->ending) {
+            (void)!read(self->wake_descriptor, &self->n_wakes, sizeof self->n_wakes);
+        }
+        return;
+    }
+    arm_wake_up(self);
+    int submitted = io_uring_submit_and_wait(&self->ring, 1);
+    if (submitted >= 0) {
+        self->n_stalls = 0;
+    } else if (submitted != -EINTR) {
+        self->n_stalls++;
+        pause_briefly();
+    }
+    reap(self);
+    if (self->n_stalls > MAX_STALLS) {
+        give_up(self, submitted < 0 ? -submitted : EIO);
+    }
+}
+
+/* Let the kernel map the memory that register_memory asked for, if it did. */
+static void serve_registration(uring *self)
+{
+    pthread_mutex_lock(&self->lock);
+    bool wanted = self->registering;
+    pthread_mutex_unlock(&self->lock);
+    if (!wanted) {
+        return;
+    }
+    struct iovec regions[MAX_REGIONS];
+    unsigned n_regions = 0;
+    for (uint64_t start = 0; start < self->memory_bytes && n_regions < MAX_REGIONS; start += region_bytes) {
+        uint64_t rest = self->memory_bytes - start;
+        regions[n_regions++] =
+            (struct iovec){.iov_base = self->memory_base + start, .iov_len = rest < region_bytes ? rest : region_bytes};
+    }
+    int failed = self->given_up ? EIO : -io_uring_register_buffers(&self->ring, regions, n_regions);
+    if (failed != 0) {
+        self->memory_bytes = 0;
+    } else if (self->memory_bytes > n_regions * region_bytes) {
+        self->memory_bytes = n_regions * region_bytes;
+    }
+    pthread_mutex_lock(&self->lock);
+    self->register_errno = failed;
+    self->registering = false;
+    pthread_cond_signal(&self->answered);
+    pthread_mutex_unlock(&self->lock);
+}
+
+static void *run(void *argument)
+{
+    uring *self = argument;
+    int failed = open_ring(&self->ring, entries_of(self->depth), self->wake_descriptor);
+    pthread_mutex_lock(&self->lock);
+    self->state = failed == 0 ? RING_RUNNING : RING_REFUSED;
+    self->ring_errno = failed;
+    pthread_cond_signal(&self->answered);
+    pthread_mutex_unlock(&self->lock);
+    if (failed != 0) {
+        return NULL;
+    }
+    for (;;) {
+        start_pieces(self);
+        serve_registration(self);
+        if (self->ending && self->n_in_flight == 0) {
+            if (!self->wake_armed) {
+                break;
+            }
+            wake_reader(self); /* the one from closing may have been taken before all pieces were done */
+        }
+        submit_and_wait(self);
+    }
+    if (!self->given_up) {
+        io_uring_queue_exit(&self->ring);
+    }
+    return NULL;
+}
+
+/* --- The backend --- */
+
+static void uring_submit(void *own, sl_read *read)
+{
+    uring *self = own;
+    sl_read_begin(read);
+    pthread_mutex_lock(&self->lock);
+    if (self->last == NULL) {
+        self->first = read;
+    } else {
+        self->last->next = read;
+    }
+    self->last = read;
+    bool wake = self->sleeping;
+    self->sleeping = false;
+    pthread_mutex_unlock(&self->lock);
+    if (wake) {
+        wake_reader(self);
+    }
+}
+
+static void uring_redirect(void *own, void (*on_done)(void *user, sl_read *read), void *user)
+{
+    uring *self = own;
+    self->on_done = on_done;
+    self->user = user;
+}
+
+static void uring_register_memory(void *own, void *base, uint64_t bytes)
+{
+    uring *self = own;
+    pthread_mutex_lock(&self->lock);
+    self->memory_base = base;
+    self->memory_bytes = bytes;
+    self->registering = true;
+    wake_reader(self);
+    while (self->registering) {
+        pthread_cond_wait(&self->answered, &self->lock);
+    }
+    pthread_mutex_unlock(&self->lock);
+}
+
+static void uring_describe(void *own, char *text, size_t capacity)
+{
+    uring *self = own;
+    pthread_mutex_lock(&self->lock);
+    int register_errno = self->register_errno;
+    bool registered = self->memory_bytes > 0;
+    pthread_mutex_unlock(&self->lock);
+    sluice_error reason = {0};
+    if (register_errno != 0) {
+        (void)sl_error_set_system(&reason, SLUICE_OK, register_errno, ", memory not registered");
+    }
+    snprintf(text, capacity, "uring, %u pieces of up to %u KiB in flight%s%s", self->depth, self->piece_bytes / 1024,
+             registered ? ", memory registered" : "", reason.message);
+}
+
+static void free_all(uring *self)
+{
+    pthread_cond_destroy(&self->answered);
+    pthread_mutex_destroy(&self->lock);
+    close(self->wake_descriptor);
+    sl_free(self->memory, self);
+}
+
+static void uring_close(void *own)
+{
+    uring *self = own;
+    pthread_mutex_lock(&self->lock);
+    self->closing = true;
+    wake_reader(self);
+    pthread_mutex_unlock(&self->lock);
+    sl_thread_join(&self->reader);
+    free_all(self);
+}
+
+static const sl_reads_backend uring_backend = {.name = "uring",
+                                               .submit = uring_submit,
+                                               .redirect = uring_redirect,
+                                               .register_memory = uring_register_memory,
+                                               .describe = uring_describe,
+                                               .close = uring_close};
+
+static uint32_t depth_of(const sl_reads_options *options)
+{
+    return options->depth == 0 ? DEFAULT_DEPTH : options->depth;
+}
+
+static size_t engine_bytes(uint32_t depth)
+{
+    return sizeof(uring) + (size_t)depth * sizeof(uring_piece);
+}
+
+sl_reads_cost sl_reads_uring_cost(const sl_reads_options *options)
+{
+    uint32_t depth = depth_of(options);
+    return (sl_reads_cost){.account_bytes = sl_memory_cost(engine_bytes(depth), 16), .kernel_bytes = 0};
+}
+
+sluice_status sl_reads_check_uring(sluice_error *error)
+{
+    int wake_descriptor = eventfd(0, EFD_CLOEXEC);
+    if (wake_descriptor < 0) {
+        return sl_error_set_system(error, SLUICE_ERROR_SYSTEM, errno, "cannot open a descriptor to wake a thread with");
+    }
+    struct io_uring ring;
+    int failed = open_ring(&ring, 1, wake_descriptor);
+    close(wake_descriptor);
+    if (failed != 0) {
+        return refused(failed, error);
+    }
+    io_uring_queue_exit(&ring);
+    return SLUICE_OK;
+}
+
+/* What must be there before the reader starts. */
+static sluice_status init(uring *self, sluice_error *error)
+{
+    self->first_free = NO_PIECE;
+    for (uint32_t i_piece = self->depth; i_piece-- > 0;) {
+        self->pieces[i_piece].next_free = self->first_free;
+        self->first_free = i_piece;
+    }
+    self->wake_descriptor = eventfd(0, EFD_CLOEXEC);
+    if (self->wake_descriptor < 0) {
+        return sl_error_set_system(error, SLUICE_ERROR_SYSTEM, errno, "cannot open a descriptor to wake a thread with");
+    }
+    int failed = pthread_mutex_init(&self->lock, NULL);
+    if (failed == 0) {
+        failed = pthread_cond_init(&self->answered, NULL);
+        if (failed != 0) {
+            pthread_mutex_destroy(&self->lock);
+        }
+    }
+    if (failed != 0) {
+        close(self->wake_descriptor);
+        return sl_error_set_system(error, SLUICE_ERROR_SYSTEM, failed, "cannot set up the lock of the reader thread");
+    }
+    return SLUICE_OK;
+}
+
+/* Start the reader and wait until it has its ring. */
+static sluice_status start(uring *self, sluice_error *error)
+{
+    SL_TRY(sl_thread_start(&self->reader, "sluice-read", run, self, error));
+    pthread_mutex_lock(&self->lock);
+    while (self->state == RING_STARTING) {
+        pthread_cond_wait(&self->answered, &self->lock);
+    }
+    ring_state state = self->state;
+    pthread_mutex_unlock(&self->lock);
+    if (state == RING_REFUSED) {
+        sl_thread_join(&self->reader);
+        return refused(self->ring_errno, error);
+    }
+    return SLUICE_OK;
+}
+
+sluice_status sl_reads_open_uring(sl_reads *reads, const sl_reads_options *options, sl_memory *memory,
+                                  const sl_log *log, void (*on_done)(void *user, sl_read *read), void *user,
+                                  sluice_error *error)
+{
+    uint32_t depth = depth_of(options);
+    uring *self = sl_alloc(memory, SL_MEMORY_IO, 1, engine_bytes(depth));
+    if (self == NULL) {
+        return sl_error_no_memory(error, engine_bytes(depth), "the reader thread");
+    }
+    self->memory = memory;
+    self->on_done = on_done;
+    self->user = user;
+    self->refusals.log = log;
+    self->depth = depth;
+    self->piece_bytes = options->piece_bytes == 0 ? DEFAULT_PIECE_BYTES : options->piece_bytes;
+    sluice_status status = init(self, error);
+    if (status != SLUICE_OK) {
+        sl_free(memory, self);
+        return status;
+    }
+    status = start(self, error);
+    if (status != SLUICE_OK) {
+        free_all(self);
+        return status;
+    }
+    *reads = (sl_reads){.backend = &uring_backend, .self = self, .on_done = on_done, .user = user};
+    return SLUICE_OK;
+}
