@@ -22,7 +22,8 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) tools/demo.py $(BUILD)/sluice
 
-test: all
+test: deps
+	@$(MAKE) --no-print-directory all
 	@$(PYTHON) tests/run.py --build $(BUILD)
 
 check:

@@ -7,6 +7,8 @@
 
 #include "engine/dense.h"
 #include "exec/executor.h"
+#include "graph/buckets.h"
+#include "graph/buckets.h"
 #include "graph/program.h"
 #include "models/model.h"
 #include "sluice/sluice.h"
@@ -50,7 +52,8 @@ struct sluice_engine {
     sl_kv_type kv_type;
     sl_reads_kind reads_kind;
     sl_graph body_graph, head_graph;
-    sl_program *body[SL_BODY_BUCKETS];   /* owned; bucket i runs up to 2^i rows; NULL above the chunk */
+    sl_bucket buckets[SL_MAX_BUCKETS];   /* powers of two from 1 to SL_MAX_CHUNK rows; the head uses the first ones */
+    sl_program *body[SL_BODY_BUCKETS];   /* owned; by bucket; NULL above the chunk's */
     uint64_t body_cost[SL_BODY_BUCKETS]; /* bytes of the account that each body program holds */
     sl_program *head[SL_HEAD_BUCKETS];   /* owned */
     sl_executor_limits limits;
@@ -99,8 +102,8 @@ uint64_t sl_engine_kv_bytes(const sluice_engine *engine);
 uint64_t sl_engine_state_bytes(const sluice_engine *engine, sl_value state);
 /* Bytes a session takes beside its caches, as ACTIVATIONS. */
 uint64_t sl_session_cost(const sluice_engine *engine);
-/* The bucket for `rows`. */
-uint32_t sl_engine_bucket(uint32_t rows);
+/* The bucket for `rows`, 1 to SL_MAX_CHUNK. */
+uint32_t sl_engine_bucket(const sluice_engine *engine, uint32_t rows);
 
 /* sluice_engine_open with faults injected into expert reads; `faults` is borrowed until close. For tests. */
 SLUICE_NODISCARD sluice_status sl_engine_open_with_faults(sluice_engine **out, const sluice_engine_options *options,

@@ -92,12 +92,12 @@ void sluice_engine_close(sluice_engine **engine)
 static sluice_status load(sluice_engine *engine, const sluice_engine_options *options, sluice_error *error)
 {
     sl_memory *memory = &engine->memory;
-    for (uint32_t i = sl_engine_bucket(engine->plan.prefill_chunk) + 1; i < SL_BODY_BUCKETS; i++) {
+    for (uint32_t i = sl_engine_bucket(engine, engine->plan.prefill_chunk) + 1; i < SL_BODY_BUCKETS; i++) {
         sl_program_free(&engine->body[i]);
     }
     SL_TRY(sl_dense_load(&engine->dense, engine->model, &engine->store_config.reads, &engine->log, options->progress,
                          options->progress_user, error));
-    uint64_t body_bytes = engine->body[sl_engine_bucket(engine->plan.prefill_chunk)]->arena_bytes;
+    uint64_t body_bytes = engine->body[sl_engine_bucket(engine, engine->plan.prefill_chunk)]->arena_bytes;
     uint64_t head_bytes = engine->head[SL_HEAD_BUCKETS - 1]->arena_bytes;
     engine->body_arena = sl_alloc_aligned(memory, SL_MEMORY_ACTIVATIONS, body_bytes, SL_ARENA_ALIGNMENT);
     engine->head_arena = sl_alloc_aligned(memory, SL_MEMORY_ACTIVATIONS, head_bytes, SL_ARENA_ALIGNMENT);
@@ -254,7 +254,7 @@ sluice_status sluice_engine_dump_graph(sluice_engine *engine, uint32_t rows, cha
     }
     sl_text dump;
     sl_text_init(&dump, &engine->memory, SL_MEMORY_OTHER);
-    const sl_program *body = engine->body[sl_engine_bucket(rows)];
+    const sl_program *body = engine->body[sl_engine_bucket(engine, rows)];
     bool complete = sl_graph_dump(&engine->body_graph, &dump) && sl_program_dump(body, &dump) &&
                     sl_program_dump_plan(body, &dump) && sl_graph_dump(&engine->head_graph, &dump) &&
                     sl_program_dump(engine->head[0], &dump) && sl_program_dump_plan(engine->head[0], &dump);

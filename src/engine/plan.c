@@ -72,7 +72,7 @@ static uint64_t activation_bytes(const sluice_engine *engine, uint32_t chunk)
 {
     sl_executor_limits limits = engine->limits;
     limits.max_rows = chunk < SL_HEAD_ROWS ? SL_HEAD_ROWS : chunk;
-    return sl_memory_cost(engine->body[sl_engine_bucket(chunk)]->arena_bytes, SL_ARENA_ALIGNMENT) +
+    return sl_memory_cost(engine->body[sl_engine_bucket(engine, chunk)]->arena_bytes, SL_ARENA_ALIGNMENT) +
            sl_memory_cost(engine->head[SL_HEAD_BUCKETS - 1]->arena_bytes, SL_ARENA_ALIGNMENT) +
            sl_executor_cost(&limits, engine->n_threads) + engine->n_sessions_planned * sl_session_cost(engine);
 }
@@ -165,7 +165,7 @@ static uint32_t choose_chunk(const sluice_engine *engine, uint32_t smallest, uin
     uint64_t spare = engine->plan.budget_bytes - engine->plan.floor_bytes;
     uint32_t chosen = smallest;
     for (uint32_t chunk = smallest * 2; chunk <= largest; chunk *= 2) {
-        if (activation_bytes(engine, chunk) - least + engine->body_cost[sl_engine_bucket(chunk)] <= spare / 4) {
+        if (activation_bytes(engine, chunk) - least + engine->body_cost[sl_engine_bucket(engine, chunk)] <= spare / 4) {
             chosen = chunk;
         }
     }
@@ -185,7 +185,7 @@ static void plan_chunk(sluice_engine *engine, uint32_t chunk)
     plan->activation_bytes = activation_bytes(engine, chunk);
     plan->other_bytes =
         account_bytes(engine, SL_MEMORY_OTHER) + sizeof(sluice_engine) + sl_workers_cost(engine->n_threads);
-    for (uint32_t i = sl_engine_bucket(chunk) + 1; i < SL_BODY_BUCKETS; i++) {
+    for (uint32_t i = sl_engine_bucket(engine, chunk) + 1; i < SL_BODY_BUCKETS; i++) {
         plan->other_bytes -= engine->body_cost[i];
     }
 }

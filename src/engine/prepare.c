@@ -12,13 +12,9 @@ static void log_to_caller(void *user, sl_log_level level, const char *line)
     engine->log_function(engine->log_user, (sluice_log_level)level, line);
 }
 
-uint32_t sl_engine_bucket(uint32_t rows)
+uint32_t sl_engine_bucket(const sluice_engine *engine, uint32_t rows)
 {
-    uint32_t bucket = 0;
-    while ((1u << bucket) < rows) {
-        bucket++;
-    }
-    return bucket;
+    return sl_buckets_find(engine->buckets, SL_BODY_BUCKETS, rows);
 }
 
 static sluice_status take_options(sluice_engine *engine, const sluice_engine_options *options, sluice_error *error)
@@ -90,13 +86,20 @@ static sluice_status build_graphs(sluice_engine *engine, sluice_error *error)
 
 static sluice_status compile_programs(sluice_engine *engine, uint32_t max_chunk, sluice_error *error)
 {
-    for (uint32_t i = 0; i < SL_BODY_BUCKETS && i <= sl_engine_bucket(max_chunk); i++) {
+    uint32_t n_buckets = sl_bucket_ladder(1, SL_MAX_CHUNK, engine->buckets);
+    if (n_buckets != SL_BODY_BUCKETS) {
+        return sl_error_set(error, SLUICE_ERROR_UNSUPPORTED, "%u buckets of rows: expected %d", n_buckets,
+                            SL_BODY_BUCKETS);
+    }
+    for (uint32_t i = 0; i <= sl_engine_bucket(engine, max_chunk); i++) {
         uint64_t before = atomic_load_explicit(&engine->memory.total_bytes, memory_order_relaxed);
-        SL_TRY(sl_program_compile(&engine->body[i], &engine->body_graph, 1u << i, &engine->memory, error));
+        SL_TRY(sl_program_compile(&engine->body[i], &engine->body_graph, engine->buckets[i].end - 1, &engine->memory,
+                                  error));
         engine->body_cost[i] = atomic_load_explicit(&engine->memory.total_bytes, memory_order_relaxed) - before;
     }
     for (uint32_t i = 0; i < SL_HEAD_BUCKETS; i++) {
-        SL_TRY(sl_program_compile(&engine->head[i], &engine->head_graph, 1u << i, &engine->memory, error));
+        SL_TRY(sl_program_compile(&engine->head[i], &engine->head_graph, engine->buckets[i].end - 1, &engine->memory,
+                                  error));
     }
     return SLUICE_OK;
 }

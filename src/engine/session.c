@@ -182,7 +182,7 @@ static sluice_status run_head(sluice_session *session, const float *hidden, uint
     for (uint32_t row = first; row < end; row += SL_HEAD_ROWS) {
         uint32_t n_rows = end - row < SL_HEAD_ROWS ? end - row : SL_HEAD_ROWS;
         session->head_bindings[i_hidden] = (void *)(hidden + (size_t)row * n_embd);
-        sl_run run = {.program = engine->head[sl_engine_bucket(n_rows)],
+        sl_run run = {.program = engine->head[sl_engine_bucket(engine, n_rows)],
                       .bindings = session->head_bindings,
                       .arena = engine->head_arena,
                       .rows = n_rows,
@@ -207,7 +207,7 @@ static sluice_status run_chunk(sluice_session *session, const int32_t *tokens, u
         session->tokens[i] = tokens[i];
         session->positions[i] = (int32_t)(session->position + i);
     }
-    sl_run run = {.program = engine->body[sl_engine_bucket(n_rows)],
+    sl_run run = {.program = engine->body[sl_engine_bucket(engine, n_rows)],
                   .bindings = session->body_bindings,
                   .arena = engine->body_arena,
                   .rows = n_rows,
