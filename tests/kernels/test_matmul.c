@@ -248,7 +248,9 @@ static void types_without_an_own_kernel_are_named_as_falling_back(void **state)
     sl_kernel_table generic = table_of(SL_ISA_GENERIC);
     for (int isa = SL_ISA_GENERIC; isa <= (int)sl_cpu_best_isa(); isa++) {
         sl_kernel_table table = table_of((sl_isa)isa);
-        assert_int_equal(table.isa, isa);
+        /* A set that this build has no kernels for is lowered to one that it has. */
+        assert_true((int)table.isa <= isa);
+        assert_true(table.isa != SL_ISA_GENERIC || isa == SL_ISA_GENERIC);
         for (int type = 0; type < SL_TYPE_COUNT; type++) {
             bool is_generic = table.matmul[type] != NULL && table.matmul[type] == generic.matmul[type];
             assert_int_equal(sl_kernel_table_falls_back(&table, (sl_type)type), isa != SL_ISA_GENERIC && is_generic);

@@ -127,7 +127,7 @@ static inline void image_store_bytes(const char *path, const void *bytes, size_t
 {
     FILE *stream = fopen(path, "wb");
     assert_non_null(stream);
-    assert_int_equal(fwrite(bytes, 1, length, stream), length);
+    assert_true(length == 0 || fwrite(bytes, 1, length, stream) == length);
     assert_int_equal(fclose(stream), 0);
 }
 
