@@ -121,6 +121,13 @@ sluice_status sluice_session_generate(sluice_session *session, const sluice_gene
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "the prompt is empty: a model needs at least one token");
     }
     sluice_engine *engine = session->engine;
+    uint32_t context_length = engine->plan.context_length;
+    if (generation->n_prompt > context_length - session->position) {
+        return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                            "the prompt has %zu tokens, but of the context's %u positions %u are taken; use a larger "
+                            "--ctx or a shorter prompt",
+                            generation->n_prompt, context_length, session->position);
+    }
     const sluice_sampling *sampling = &generation->sampling;
     sl_sampler_options options = {.temperature = sampling->temperature,
                                   .top_k = sampling->top_k,
