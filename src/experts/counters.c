@@ -2,7 +2,7 @@
  *
  * Invariants
  *  (1) All counters of the whole store but busy_ns are the sums over the layers. busy_ns is not: reads of two layers at
- *      once are one busy time of the store.
+ *      once are one busy time of the store. Its meter knows bytes_read beside, to tell the disk's speed.
  *  (2) requests = hits + misses, at every moment the lock is free.
  * Threads: the holder of the store's lock; the public functions take it. */
 #include <string.h>
@@ -55,6 +55,14 @@ void sl_store_counters_get(sl_store *store, sl_store_counters *total)
         total->expert_bytes += layer->expert_bytes;
         total->failed_reads += layer->failed_reads;
         total->wait_ns += layer->wait_ns;
+        total->prefetch_issued += layer->prefetch_issued;
+        total->prefetch_used += layer->prefetch_used;
+        total->prefetch_late += layer->prefetch_late;
+        total->prefetch_useless += layer->prefetch_useless;
+        total->prefetch_used_bytes += layer->prefetch_used_bytes;
+        total->prefetch_useless_bytes += layer->prefetch_useless_bytes;
+        total->prefetch_displaced += layer->prefetch_displaced;
+        total->prefetch_ahead_bytes += layer->prefetch_ahead_bytes;
     }
     total->busy_ns = busy_ns(&store->meters[store->n_layers]);
     pthread_mutex_unlock(&store->lock);
@@ -80,6 +88,12 @@ void sl_store_counters_reset(sl_store *store)
     for (uint32_t i_meter = 0; i_meter <= store->n_layers; i_meter++) {
         store->meters[i_meter].counters = (sl_store_counters){0};
         store->meters[i_meter].busy_since_ns = now_ns;
+    }
+    for (uint32_t index = 0; index < store->geometry.n_slots; index++) {
+        const sl_slot *slot = &store->slots[index];
+        if (slot->state != SL_SLOT_ABSENT && slot->unasked) {
+            store->meters[slot->layer].counters.prefetch_issued++;
+        }
     }
     pthread_mutex_unlock(&store->lock);
 }

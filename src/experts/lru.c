@@ -3,7 +3,7 @@
  * Invariants
  *  (1) The list holds the occupied slots and no others, from the smallest time to the largest.
  *  (2) Two slots never have the same time, because a time belongs to one place in one request's list; so the order
- *      has no ties.
+ *      has no ties. Slots whose expert nobody asked for yet have time 0, before all others, the newest of them first.
  *  (3) A slot's time never falls: a late slot of an old request does not make an expert older that a newer request
  *      asked for.
  * Threads: the holder of the store's lock. */
@@ -81,6 +81,20 @@ static void lru_miss(sl_policy *policy, uint32_t slot, uint32_t layer, uint32_t 
     link_slot((lru_policy *)policy, slot, time);
 }
 
+static void lru_prefetched(sl_policy *policy, uint32_t slot, uint32_t layer, uint32_t expert)
+{
+    lru_policy *lru = (lru_policy *)policy;
+    (void)layer;
+    (void)expert;
+    lru->nodes[slot] = (lru_node){.time = 0, .older = SL_NO_SLOT, .newer = lru->oldest};
+    if (lru->oldest == SL_NO_SLOT) {
+        lru->newest = slot;
+    } else {
+        lru->nodes[lru->oldest].older = slot;
+    }
+    lru->oldest = slot;
+}
+
 static void lru_evict(sl_policy *policy, uint32_t slot)
 {
     unlink_slot((lru_policy *)policy, slot);
@@ -107,6 +121,7 @@ static const sl_policy_type lru_type = {
     .routed = lru_routed,
     .hit = lru_hit,
     .miss = lru_miss,
+    .prefetched = lru_prefetched,
     .evict = lru_evict,
     .first_victim = lru_first_victim,
     .next_victim = lru_next_victim,

@@ -21,6 +21,9 @@ typedef struct sl_policy_type {
     void (*hit)(sl_policy *policy, uint32_t slot, uint64_t time);
     /* The routed expert gets this slot, which was empty. */
     void (*miss)(sl_policy *policy, uint32_t slot, uint32_t layer, uint32_t expert, uint64_t time);
+    /* The slot, which was empty, gets an expert that nobody asked for yet: until it is hit, it goes before all others.
+     */
+    void (*prefetched)(sl_policy *policy, uint32_t slot, uint32_t layer, uint32_t expert);
     /* The slot becomes empty: its expert gave way, or could not be read. */
     void (*evict)(sl_policy *policy, uint32_t slot);
     /* The occupied slot to empty first, and the one to empty after `slot`; SL_NO_SLOT at the end. */

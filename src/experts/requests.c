@@ -25,6 +25,7 @@ static void unpin(sl_store *store, uint32_t slot)
 static void join(sl_store *store, sl_store_request *request, uint32_t i_entry, uint32_t slot, sl_entry_state state)
 {
     request->progress[i_entry] = sl_entry_word(state, slot);
+    sl_slot_ask(store, slot);
     store->slots[slot].n_pins++;
     store->policy->type->hit(store->policy, slot, request->time + i_entry);
 }
@@ -65,7 +66,18 @@ static void give_slots_to(sl_store *store, sl_store_request *request)
         store->slots[slot].n_pins++;
         join_waiting(store, slot);
         sl_slot_start_reading(store, slot);
+        sl_slot_start_pieces(store, slot);
     }
+}
+
+bool sl_requests_lack_slots(const sl_store *store)
+{
+    for (const sl_store_request *request = store->requests; request != NULL; request = request->next) {
+        if (request->n_without_slot > 0 && request->status == SLUICE_OK) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void sl_requests_give_slots(sl_store *store)
@@ -112,6 +124,15 @@ static sluice_status check_request(const sl_store *store, uint32_t layer, const 
     return SLUICE_OK;
 }
 
+/* Whether the expert gave way to a prefetch since it was asked for last; forgets it. */
+static bool was_displaced(sl_store *store, uint32_t layer, uint32_t expert)
+{
+    uint64_t *word = &store->displaced[(size_t)layer * store->n_mask_words + expert / 64];
+    bool displaced = (*word >> (expert % 64) & 1u) != 0;
+    *word &= ~((uint64_t)1 << (expert % 64));
+    return displaced;
+}
+
 /* Pin what is READY or on its way, and count. All hits are pinned before the first miss takes a slot. */
 static void pin_present(sl_store *store, sl_store_request *request)
 {
@@ -119,12 +140,15 @@ static void pin_present(sl_store *store, sl_store_request *request)
     for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
         policy_type->routed(store->policy, request->layer, request->experts[i_entry], request->time + i_entry);
     }
+    sl_store_counters *counters = &store->meters[request->layer].counters;
     uint32_t n_hits = 0;
     for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
+        bool displaced = was_displaced(store, request->layer, request->experts[i_entry]);
         uint32_t slot = *sl_slot_place(store, request->layer, request->experts[i_entry]);
         if (slot == SL_NO_SLOT) {
             request->progress[i_entry] = sl_entry_word(SL_ENTRY_WITHOUT_SLOT, SL_NO_SLOT);
             request->n_without_slot++;
+            counters->prefetch_displaced += displaced ? 1 : 0;
         } else if (store->slots[slot].state == SL_SLOT_READY) {
             join(store, request, i_entry, slot, SL_ENTRY_HIT);
             n_hits++;
@@ -132,10 +156,10 @@ static void pin_present(sl_store *store, sl_store_request *request)
             join(store, request, i_entry, slot, SL_ENTRY_MISS);
         }
     }
-    sl_store_counters *counters = &store->meters[request->layer].counters;
     counters->requests += request->n_experts;
     counters->hits += n_hits;
     counters->misses += request->n_experts - n_hits;
+    counters->prefetch_ahead_bytes += n_hits < request->n_experts ? store->flying_unasked_bytes : 0;
 }
 
 sluice_status sl_store_begin(sl_store *store, sl_store_request *request, uint32_t layer, const uint32_t *experts,
@@ -157,13 +181,17 @@ sluice_status sl_store_begin(sl_store *store, sl_store_request *request, uint32_
     pthread_mutex_lock(&store->lock);
     request->time = store->time;
     store->time += n_experts;
+    store->n_begins++;
+    store->last_layer = layer;
     pin_present(store, request);
+    sl_hints_pass(store, layer);
     sl_store_request **link = &store->requests;
     while (*link != NULL) {
         link = &(*link)->next;
     }
     *link = request;
     give_slots_to(store, request);
+    sl_hints_read(store);
     pthread_mutex_unlock(&store->lock);
     return SLUICE_OK;
 }
@@ -241,12 +269,23 @@ static uint32_t deliver(sl_store *store, sl_store_request *request, sl_expert_vi
     return n_ready;
 }
 
+/* Whether a slot that is being read, and that nobody holds, will be there for who waits. */
+static bool a_slot_will_come(const sl_store *store)
+{
+    for (uint32_t index = 0; index < store->geometry.n_slots; index++) {
+        if (store->slots[index].state == SL_SLOT_READING && store->slots[index].n_pins == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Whether a wait with nothing deliverable would depend on the caller itself: everything the request has is delivered
- * and not released, and the rest has no slot. */
-static bool waits_for_itself(const sl_store_request *request)
+ * and not released, and the rest has no slot nor will find one. */
+static bool waits_for_itself(const sl_store *store, const sl_store_request *request)
 {
     return request->n_delivered > request->n_released &&
-           request->n_experts - request->n_delivered == request->n_without_slot;
+           request->n_experts - request->n_delivered == request->n_without_slot && !a_slot_will_come(store);
 }
 
 static sluice_status wait_locked(sl_store *store, sl_store_request *request, sl_expert_view *ready, uint32_t capacity,
@@ -266,7 +305,7 @@ static sluice_status wait_locked(sl_store *store, sl_store_request *request, sl_
         if (*n_ready > 0 || request->n_delivered == request->n_experts) {
             break;
         }
-        if (waits_for_itself(request)) {
+        if (waits_for_itself(store, request)) {
             status = sl_error_set(error, SLUICE_ERROR_ARGUMENT,
                                   "MoE layer %" PRIu32 ": %" PRIu32 " experts still need a slot and %" PRIu32
                                   " delivered ones are not released; release before waiting again",
@@ -306,6 +345,7 @@ void sl_store_release(sl_store *store, sl_store_request *request, const sl_exper
         request->n_released++;
         unpin(store, view->slot);
         sl_requests_give_slots(store);
+        sl_hints_read(store);
     }
     pthread_mutex_unlock(&store->lock);
 }
@@ -325,6 +365,7 @@ void sl_store_end(sl_store *store, sl_store_request *request)
             }
         }
         sl_requests_give_slots(store);
+        sl_hints_read(store);
     }
     request->n_experts = 0;
     request->n_without_slot = 0;

@@ -24,10 +24,28 @@ uint32_t *sl_slot_place(sl_store *store, uint32_t layer, uint32_t expert)
     return &store->slot_of_expert[(size_t)layer * store->n_experts + expert];
 }
 
-/* READY or READING -> ABSENT. */
+/* Bytes of the slot's pieces that are with the engine, or that have arrived. */
+static uint64_t piece_bytes(const sl_slot *slot, bool arrived)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i_piece = 0; i_piece < slot->n_started; i_piece++) {
+        if (((slot->finished >> i_piece & 1u) != 0) == arrived) {
+            bytes += slot->piece_bytes[i_piece];
+        }
+    }
+    return bytes;
+}
+
+/* READY or READING -> ABSENT, with nothing in flight. */
 static void empty_slot(sl_store *store, uint32_t index)
 {
     sl_slot *slot = &store->slots[index];
+    if (slot->unasked) {
+        sl_store_counters *counters = &store->meters[slot->layer].counters;
+        counters->prefetch_useless++;
+        counters->prefetch_useless_bytes += piece_bytes(slot, true);
+        slot->unasked = false;
+    }
     *sl_slot_place(store, slot->layer, slot->expert) = SL_NO_SLOT;
     store->policy->type->evict(store->policy, index);
     slot->state = SL_SLOT_ABSENT;
@@ -47,39 +65,86 @@ static bool request_holds(const sl_store_request *request, uint32_t slot)
 
 /* The first slot in the policy's order that may be emptied. A slot that `request` itself still holds ends the search:
  * the request will release it, and taking a younger one instead would make what is resident afterwards depend on which
- * read was the faster. Slots that others hold are passed over, because nothing says when they are released. */
-static uint32_t find_victim(sl_store *store, const sl_store_request *request)
+ * read was the faster. Slots that others hold are passed over, because nothing says when they are released. With
+ * `spare`, so are those of experts that a hint names. */
+static uint32_t find_victim(sl_store *store, const sl_store_request *request, bool spare, bool *ended)
 {
     const sl_policy *policy = store->policy;
     for (uint32_t index = policy->type->first_victim(policy); index != SL_NO_SLOT;
          index = policy->type->next_victim(policy, index)) {
         const sl_slot *slot = &store->slots[index];
-        if (slot->n_pins == 0 && slot->state == SL_SLOT_READY) {
+        if (slot->n_pins == 0 && slot->state == SL_SLOT_READY &&
+            !(spare && sl_hints_name(store, slot->layer, slot->expert))) {
             return index;
         }
-        if (slot->n_pins > 0 && slot->layer == request->layer && request_holds(request, index)) {
+        if (request != NULL && slot->n_pins > 0 && slot->layer == request->layer && request_holds(request, index)) {
+            *ended = true;
             return SL_NO_SLOT;
         }
     }
     return SL_NO_SLOT;
 }
 
-uint32_t sl_slot_take(sl_store *store, const sl_store_request *request, uint32_t expert, uint64_t time)
+/* Empty the victim. */
+static void evict(sl_store *store, uint32_t victim)
 {
-    if (store->first_free == SL_NO_SLOT) {
-        uint32_t victim = find_victim(store, request);
-        if (victim == SL_NO_SLOT) {
-            return SL_NO_SLOT;
-        }
-        store->meters[store->slots[victim].layer].counters.evictions++;
-        empty_slot(store, victim);
-    }
+    store->meters[store->slots[victim].layer].counters.evictions++;
+    empty_slot(store, victim);
+}
+
+/* The first free slot is the expert's: ABSENT -> QUEUED. */
+static uint32_t occupy(sl_store *store, uint32_t layer, uint32_t expert)
+{
     uint32_t index = store->first_free;
     sl_slot *slot = &store->slots[index];
     store->first_free = slot->next_free;
-    *slot = (sl_slot){.state = SL_SLOT_QUEUED, .layer = request->layer, .expert = expert, .next_free = SL_NO_SLOT};
-    *sl_slot_place(store, request->layer, expert) = index;
+    *slot = (sl_slot){.state = SL_SLOT_QUEUED, .layer = layer, .expert = expert, .next_free = SL_NO_SLOT};
+    *sl_slot_place(store, layer, expert) = index;
+    return index;
+}
+
+uint32_t sl_slot_take(sl_store *store, const sl_store_request *request, uint32_t expert, uint64_t time)
+{
+    if (store->first_free == SL_NO_SLOT) {
+        bool ended = false;
+        uint32_t victim = find_victim(store, request, true, &ended);
+        if (victim == SL_NO_SLOT && !ended && store->filling != SL_NO_SLOT) {
+            sl_slot_abandon(store, store->filling);
+        } else if (victim == SL_NO_SLOT && !ended && store->n_hints > 0) {
+            victim = find_victim(store, request, false, &ended);
+        }
+        if (victim != SL_NO_SLOT) {
+            evict(store, victim);
+        }
+        if (store->first_free == SL_NO_SLOT) {
+            return SL_NO_SLOT;
+        }
+    }
+    uint32_t index = occupy(store, request->layer, expert);
     store->policy->type->miss(store->policy, index, request->layer, expert, time);
+    return index;
+}
+
+uint32_t sl_slot_take_for_hint(sl_store *store, uint32_t layer, uint32_t expert)
+{
+    if (store->first_free == SL_NO_SLOT) {
+        bool ended = false;
+        uint32_t victim = find_victim(store, NULL, true, &ended);
+        if (victim == SL_NO_SLOT) {
+            return SL_NO_SLOT;
+        }
+        const sl_slot *slot = &store->slots[victim];
+        if (!slot->unasked) {
+            store->displaced[(size_t)slot->layer * store->n_mask_words + slot->expert / 64] |= (uint64_t)1
+                                                                                               << (slot->expert % 64);
+        }
+        evict(store, victim);
+    }
+    uint32_t index = occupy(store, layer, expert);
+    store->slots[index].for_hint = true;
+    store->slots[index].unasked = true;
+    store->policy->type->prefetched(store->policy, index, layer, expert);
+    store->meters[layer].counters.prefetch_issued++;
     return index;
 }
 
@@ -92,28 +157,13 @@ static void become_ready(sl_store *store, sl_slot *slot)
     }
 }
 
-void sl_slot_start_reading(sl_store *store, uint32_t index)
+static void prepare_reads(sl_store *store, uint32_t index, const sl_expert_layout *layout)
 {
-    sl_slot *slot = &store->slots[index];
-    const sl_expert_range *ranges =
-        &store->ranges[((size_t)slot->layer * store->n_experts + slot->expert) * store->n_ranges];
-    sl_expert_layout layout;
-    sl_expert_layout_of(store->files, store->geometry.piece_alignment, ranges, store->n_ranges, &layout);
-    slot->expert_bytes = layout.expert_bytes;
-    slot->n_pieces = layout.n_pieces;
-    slot->n_unfinished = layout.n_pieces;
-    memcpy(slot->matrix_offsets, layout.matrix_offsets, sizeof slot->matrix_offsets);
-    if (layout.n_pieces == 0) {
-        become_ready(store, slot);
-        return;
-    }
-    slot->state = SL_SLOT_READING;
-    sl_store_count_reading(store, slot->layer, sl_clock_ns());
     unsigned char *start = store->arena + (size_t)index * store->geometry.slot_bytes;
-    for (uint32_t i_piece = 0; i_piece < layout.n_pieces; i_piece++) {
-        const sl_expert_piece *piece = &layout.pieces[i_piece];
-        sl_read *read = &store->slot_reads[(size_t)index * store->n_ranges + i_piece];
-        *read = (sl_read){
+    for (uint32_t i_piece = 0; i_piece < layout->n_pieces; i_piece++) {
+        const sl_expert_piece *piece = &layout->pieces[i_piece];
+        store->slots[index].piece_bytes[i_piece] = piece->length;
+        store->slot_reads[(size_t)index * store->n_ranges + i_piece] = (sl_read){
             .file = store->files[piece->file].file,
             .path = store->files[piece->file].path,
             .offset = piece->offset,
@@ -123,11 +173,102 @@ void sl_slot_start_reading(sl_store *store, uint32_t index)
             .direct = store->files[piece->file].file->direct_descriptor >= 0,
             .user = store,
         };
-        sl_reads_submit(&store->reads, read);
     }
 }
 
-/* READING -> ABSENT. */
+void sl_slot_start_reading(sl_store *store, uint32_t index)
+{
+    sl_slot *slot = &store->slots[index];
+    const sl_expert_range *ranges =
+        &store->ranges[((size_t)slot->layer * store->n_experts + slot->expert) * store->n_ranges];
+    sl_expert_layout layout;
+    sl_expert_layout_of(store->files, store->geometry.piece_alignment, ranges, store->n_ranges, &layout);
+    slot->expert_bytes = layout.expert_bytes;
+    slot->n_pieces = layout.n_pieces;
+    slot->n_started = 0;
+    slot->finished = 0;
+    slot->n_unfinished = layout.n_pieces;
+    memcpy(slot->matrix_offsets, layout.matrix_offsets, sizeof slot->matrix_offsets);
+    if (layout.n_pieces == 0) {
+        become_ready(store, slot);
+        return;
+    }
+    slot->state = SL_SLOT_READING;
+    prepare_reads(store, index, &layout);
+}
+
+void sl_slot_start_piece(sl_store *store, uint32_t index)
+{
+    sl_slot *slot = &store->slots[index];
+    if (slot->n_started == 0) {
+        sl_store_count_reading(store, slot->layer, sl_clock_ns());
+    }
+    uint32_t i_piece = slot->n_started++;
+    store->flying_bytes += slot->piece_bytes[i_piece];
+    store->flying_unasked_bytes += slot->unasked ? slot->piece_bytes[i_piece] : 0;
+    sl_reads_submit(&store->reads, &store->slot_reads[(size_t)index * store->n_ranges + i_piece]);
+}
+
+void sl_slot_start_pieces(sl_store *store, uint32_t index)
+{
+    while (store->slots[index].n_started < store->slots[index].n_pieces) {
+        sl_slot_start_piece(store, index);
+    }
+}
+
+void sl_slot_ask(sl_store *store, uint32_t index)
+{
+    sl_slot *slot = &store->slots[index];
+    if (!slot->unasked) {
+        return;
+    }
+    slot->unasked = false;
+    slot->abandoned = false;
+    sl_store_counters *counters = &store->meters[slot->layer].counters;
+    counters->prefetch_used++;
+    counters->prefetch_used_bytes += piece_bytes(slot, true);
+    if (slot->state == SL_SLOT_READING) {
+        counters->prefetch_late++;
+        store->flying_unasked_bytes -= piece_bytes(slot, false);
+        if (store->filling == index) {
+            store->filling = SL_NO_SLOT;
+        }
+        sl_slot_start_pieces(store, index);
+    }
+}
+
+/* All of an abandoned slot's pieces that were started are done. */
+static void finish_abandoned(sl_store *store, uint32_t index)
+{
+    if (store->slots[index].n_started > 0) {
+        sl_store_count_read(store, store->slots[index].layer, sl_clock_ns());
+    }
+    empty_slot(store, index);
+}
+
+void sl_slot_abandon(sl_store *store, uint32_t index)
+{
+    sl_slot *slot = &store->slots[index];
+    if (store->filling == index) {
+        store->filling = SL_NO_SLOT;
+    }
+    if (piece_bytes(slot, false) == 0) {
+        finish_abandoned(store, index);
+    } else {
+        slot->abandoned = true;
+    }
+}
+
+/* Read again, this time for who waits. */
+static void read_again(sl_store *store, uint32_t index, const sluice_error *error)
+{
+    store->slots[index].for_hint = false;
+    sl_log_line(store->log, SL_LOG_WARNING, "%s; it was read ahead and is read again", error->message);
+    sl_slot_start_reading(store, index);
+    sl_slot_start_pieces(store, index);
+}
+
+/* READING -> ABSENT, or READING once more. Without anyone who asked it is not worth more than a warning. */
 static void fail(sl_store *store, uint32_t index, const sl_read *failed)
 {
     sl_slot *slot = &store->slots[index];
@@ -137,14 +278,18 @@ static void fail(sl_store *store, uint32_t index, const sl_read *failed)
     sl_error_set(&error, status, "expert %" PRIu32 " of MoE layer %" PRIu32 ": %s", slot->expert, slot->layer,
                  cause.message);
     error.system_errno = cause.system_errno;
-    sl_log_line(store->log, SL_LOG_ERROR, "%s", error.message);
+    if (slot->for_hint && slot->n_pins > 0) {
+        read_again(store, index, &error);
+        return;
+    }
+    sl_log_line(store->log, slot->unasked ? SL_LOG_WARNING : SL_LOG_ERROR, "%s", error.message);
     sl_requests_fail_slot(store, index, &error);
     empty_slot(store, index);
     pthread_cond_broadcast(&store->slot_ready);
 }
 
-/* All reads of an expert are done: READING -> READY, or ABSENT when one failed. The first one in the order of the file
- * speaks for all, whichever failed first. */
+/* All reads of an expert are done: READING -> READY, or what `fail` does when one failed. The first one in the order of
+ * the file speaks for all, whichever failed first. */
 static void finish_reading(sl_store *store, uint32_t index)
 {
     sl_slot *slot = &store->slots[index];
@@ -153,7 +298,6 @@ static void finish_reading(sl_store *store, uint32_t index)
     for (uint32_t i_piece = slot->n_pieces; i_piece-- > 0;) {
         const sl_read *read = &store->slot_reads[(size_t)index * store->n_ranges + i_piece];
         if (read->status != SLUICE_OK) {
-            counters->failed_reads++;
             failed = read;
         }
     }
@@ -164,18 +308,36 @@ static void finish_reading(sl_store *store, uint32_t index)
         counters->expert_bytes += slot->expert_bytes;
         become_ready(store, slot);
     }
-    sl_requests_give_slots(store);
 }
 
 void sl_slot_read_done(void *user, sl_read *read)
 {
     sl_store *store = user;
     pthread_mutex_lock(&store->lock);
-    uint32_t index = (uint32_t)((size_t)(read - store->slot_reads) / store->n_ranges);
+    size_t place = (size_t)(read - store->slot_reads);
+    uint32_t index = (uint32_t)(place / store->n_ranges);
+    uint32_t i_piece = (uint32_t)(place % store->n_ranges);
     sl_slot *slot = &store->slots[index];
+    store->flying_bytes -= slot->piece_bytes[i_piece];
+    store->flying_unasked_bytes -= slot->unasked ? slot->piece_bytes[i_piece] : 0;
     store->meters[slot->layer].counters.bytes_read += read->bytes_read;
+    store->meters[store->n_layers].counters.bytes_read += read->bytes_read;
+    store->meters[slot->layer].counters.failed_reads += read->status != SLUICE_OK ? 1 : 0;
+    slot->finished |= 1u << i_piece;
+    bool freed = true;
     if (--slot->n_unfinished == 0) {
         finish_reading(store, index);
+    } else if (slot->abandoned && piece_bytes(slot, false) == 0) {
+        finish_abandoned(store, index);
+    } else {
+        freed = false;
     }
+    if (freed) {
+        sl_requests_give_slots(store);
+        if (sl_requests_lack_slots(store)) {
+            pthread_cond_broadcast(&store->slot_ready); /* the slot they hoped for may be out of their reach */
+        }
+    }
+    sl_hints_read(store);
     pthread_mutex_unlock(&store->lock);
 }

@@ -1,4 +1,5 @@
-/* Owns the expert arena: which expert's bytes each slot holds, who uses them, and the reads that bring them in.
+/* Owns the expert arena: which expert's bytes each slot holds, who uses them, and the reads that bring them in, asked
+ * for or ahead of that.
  *
  * Invariants
  *  (1) A slot whose n_pins is not 0, or that is READING, keeps its expert and its place; its bytes are not written
@@ -9,18 +10,17 @@
  *  (4) A slot is READY only after every piece of its expert arrived whole from files that had not changed.
  *  (5) An expert is read once for all requests that want it: while an expert has a slot, no entry of a request that
  *      has not failed waits for that expert without one.
- *  (6) A victim is READY and unpinned. Hits are pinned before the first miss of the request takes a slot, so no expert
- *      that is READY and that the request wants gives way to another one it wants, until the request released it.
- *  (7) What gives way follows from the order of the requests, not from the disk: the policy counts time in experts
- *      asked for, and a request larger than the store waits for the oldest of its own slots. It can depend on timing
- *      only where requests of several threads overlap, where one is ended before its reads arrived, and after a failed
- *      read.
- *  (8) A request blocks only while it has reads in flight, or while it holds nothing and others hold the slots; where
- *      it would wait for its own releases, wait returns an error instead. What it has pinned and not delivered is
- *      never out of its caller's reach: the next wait delivers it. So requests that release what they hold before they
- *      wait again cannot block each other for ever.
- *  (9) Nothing is allocated after open: the reads lie beside their slots, a request's state in its caller's memory.
- * (10) A slot begins at a multiple of geometry.piece_alignment in the arena, and so does every piece in its slot.
+ *  (6) A victim is READY and unpinned, and no hint names its expert while another will do. Hits are pinned before the
+ * first miss of the request takes a slot, so no expert that is READY and that the request wants gives way to another
+ * one it wants, until the request released it. (7) What gives way follows from the order of the requests, not from the
+ * disk: the policy counts time in experts asked for, and a request larger than the store waits for the oldest of its
+ * own slots. It can depend on timing only where requests of several threads overlap, where one is ended before its
+ * reads arrived, after a failed read, and after hints. (8) A request blocks only while reads are in flight, or while it
+ * holds nothing and others hold the slots; where it would wait for its own releases, wait returns an error instead.
+ * What it has pinned and not delivered is never out of its caller's reach: the next wait delivers it. So requests that
+ * release what they hold before they wait again cannot block each other for ever. (9) Nothing is allocated after open:
+ * the reads lie beside their slots, a request's state in its caller's memory. (10) A slot begins at a multiple of
+ * geometry.piece_alignment in the arena, and so does every piece in its slot.
  *
  * States of a slot
  *
@@ -30,18 +30,20 @@
  *      | |                      `-------------------------------|----------------------' |
  *      | |                 [sl_slot_start_reading: an expert of no bytes]                |
  *      | `------------------------------------------------------'                        |
- *      |                        [finish_reading, fail]                                   |
+ *      |              [finish_reading: fail; finish_abandoned]                           |
  *      `---------------------------------------------------------------------------------'
  *                                 [sl_slot_take: the victim]
  *
  *    QUEUED   the slot has its expert; its reads are not with the engine yet. Never seen while the lock is free.
- *    READING  the engine has its sl_reads; n_unfinished of them are not done.
+ *    READING  the engine has n_started of its sl_reads; n_unfinished of all are not done. Those of who asks are started
+ *             at once, those for a hint one after the other.
  *    READY    the bytes are there; evictable when n_pins is 0.
  *
  *    n_pins rises in [give_slots_to, join] and falls in [sl_store_release, sl_store_end, sl_requests_fail_slot].
  *
- * Files: store.c opens and closes; geometry.c places bytes; slots.c moves slots; requests.c serves callers; counters.c
- * counts; policy.h is what an eviction policy has to do, lru.c does it.
+ * Files: store.c opens and closes; geometry.c places bytes; slots.c moves slots; requests.c serves callers; prefetch.c
+ * reads ahead; counters.c counts; policy.h is what an eviction policy has to do, lru.c does it; predict.h says what to
+ * read ahead.
  *
  * Threads: callers' threads and the engine's threads (sl_slot_read_done). Everything below "guarded" in sl_store
  * belongs to the holder of the lock, and so do the fields of open requests and their progress words. A READING slot's
@@ -57,8 +59,13 @@
 
 /* The allocations of open, one row each, so that the estimate cannot forget one. */
 typedef struct store_allocations {
-    uint64_t ranges, files, slots, slot_reads, slot_of_expert, meters; /* bytes */
+    uint64_t ranges, files, slots, slot_reads, slot_of_expert, meters, hints, hint_lists, masks; /* bytes */
 } store_allocations;
+
+static uint32_t mask_words(uint32_t n_experts)
+{
+    return (n_experts - 1) / 64 + 1;
+}
 
 /* The counts were checked: 2^28 experts and 2^32 slots at most, so no product overflows. */
 static store_allocations allocations_of(const sl_store_config *config, const sl_store_geometry *geometry)
@@ -70,6 +77,9 @@ static store_allocations allocations_of(const sl_store_config *config, const sl_
         .slot_reads = (uint64_t)geometry->n_slots * config->n_ranges * sizeof(sl_read),
         .slot_of_expert = geometry->n_total * sizeof(uint32_t),
         .meters = ((uint64_t)config->n_layers + 1) * sizeof(sl_store_meter),
+        .hints = config->n_layers * sizeof(sl_hint),
+        .hint_lists = geometry->n_total * sizeof(uint32_t),
+        .masks = (uint64_t)config->n_layers * mask_words(config->n_experts) * sizeof(uint64_t),
     };
 }
 
@@ -86,10 +96,11 @@ sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *pl
     sl_reads_cost reads_cost = sl_reads_cost_of(&config->reads);
     plan->slot_bytes = geometry.slot_bytes;
     plan->slots_bytes = sl_memory_cost(geometry.arena_bytes, geometry.arena_alignment);
-    plan->fixed_bytes = cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) +
-                        cost_of(bytes.slots) + cost_of(bytes.slot_reads) + cost_of(bytes.slot_of_expert) +
-                        cost_of(bytes.meters) + sl_policy_lru_cost(geometry.n_slots) + reads_cost.account_bytes +
-                        (config->faults == NULL ? 0 : sl_reads_faults_cost());
+    plan->fixed_bytes =
+        cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) + cost_of(bytes.slots) +
+        cost_of(bytes.slot_reads) + cost_of(bytes.slot_of_expert) + cost_of(bytes.meters) + cost_of(bytes.hints) +
+        cost_of(bytes.hint_lists) + 2 * cost_of(bytes.masks) + sl_policy_lru_cost(geometry.n_slots) +
+        reads_cost.account_bytes + (config->faults == NULL ? 0 : sl_reads_faults_cost());
     plan->kernel_bytes = reads_cost.kernel_bytes;
     return SLUICE_OK;
 }
@@ -125,6 +136,10 @@ static sluice_status allocate_tables(sl_store *store, const sl_store_config *con
     SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.slot_of_expert, "the table of resident experts",
                     &store->slot_of_expert, error));
     SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.meters, "the counters of the expert store", &store->meters, error));
+    SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.hints, "the hints of layers", &store->hints, error));
+    SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.hint_lists, "the experts of hints", &store->hint_lists, error));
+    SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.masks, "the masks of hints", &store->hint_masks, error));
+    SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.masks, "the masks of displaced experts", &store->displaced, error));
     SL_TRY(sl_policy_open_lru(&store->policy, store->geometry.n_slots, store->memory, error));
     store->arena = sl_alloc_aligned(store->memory, SL_MEMORY_EXPERTS, store->geometry.arena_bytes,
                                     store->geometry.arena_alignment);
@@ -196,6 +211,11 @@ sluice_status sl_store_open(sl_store **out, const sl_store_config *config, sluic
     store->n_ranges = config->n_ranges;
     store->n_files = config->n_files;
     store->geometry = geometry;
+    store->n_mask_words = mask_words(config->n_experts);
+    store->prefetch_window_bytes = config->prefetch_window_bytes;
+    store->time = 1;
+    store->last_layer = config->n_layers - 1;
+    store->filling = SL_NO_SLOT;
     sluice_status status = allocate_tables(store, config, error);
     if (status == SLUICE_OK) {
         sl_slots_init(store);
@@ -218,6 +238,11 @@ void sl_store_close(sl_store **out)
     if (store == NULL) {
         return;
     }
+    if (store->reads.backend != NULL) {
+        pthread_mutex_lock(&store->lock);
+        sl_hints_drop_all(store);
+        pthread_mutex_unlock(&store->lock);
+    }
     sl_reads_close(&store->reads);
     if (store->locks_ready) {
         pthread_cond_destroy(&store->slot_ready);
@@ -228,6 +253,10 @@ void sl_store_close(sl_store **out)
     }
     sl_memory *memory = store->memory;
     sl_free(memory, store->arena);
+    sl_free(memory, store->displaced);
+    sl_free(memory, store->hint_masks);
+    sl_free(memory, store->hint_lists);
+    sl_free(memory, store->hints);
     sl_free(memory, store->meters);
     sl_free(memory, store->slot_of_expert);
     sl_free(memory, store->slot_reads);
@@ -236,6 +265,11 @@ void sl_store_close(sl_store **out)
     sl_free(memory, store->ranges);
     sl_free(memory, store);
     *out = NULL;
+}
+
+uint32_t sl_store_n_layers(const sl_store *store)
+{
+    return store->n_layers;
 }
 
 uint64_t sl_store_n_slots(const sl_store *store)

@@ -28,11 +28,12 @@ typedef struct sl_store_config {
     const sl_expert_range *ranges; /* borrowed during open: [n_layers][n_experts][n_ranges] */
     const sl_store_file *files;    /* borrowed during open (its elements for the store's life): [n_files] */
     uint32_t n_files;
-    uint64_t n_slots;           /* at least 1; more than n_layers * n_experts is lowered to that */
-    sl_reads_options reads;     /* how to read */
-    sl_read_fault_plan *faults; /* NULL: none; borrowed for the store's life */
-    sl_memory *memory;          /* borrowed for the store's life */
-    const sl_log *log;          /* borrowed for the store's life; may be NULL */
+    uint64_t n_slots;               /* at least 1; more than n_layers * n_experts is lowered to that */
+    uint64_t prefetch_window_bytes; /* what prefetches may fill up of the bytes in flight; 0: about 1 ms of the disk */
+    sl_reads_options reads;         /* how to read */
+    sl_read_fault_plan *faults;     /* NULL: none; borrowed for the store's life */
+    sl_memory *memory;              /* borrowed for the store's life */
+    const sl_log *log;              /* borrowed for the store's life; may be NULL */
 } sl_store_config;
 
 /* thread: every function may be called from any thread; a request belongs to one thread at a time. */
@@ -101,6 +102,15 @@ void sl_store_release(sl_store *store, sl_store_request *request, const sl_exper
 /* Close a request, after success or failure: forgets what was not delivered and unpins what was not released. */
 void sl_store_end(sl_store *store, sl_store_request *request);
 
+/* A hint that nobody waits for: these experts of the layer will probably be asked for when its turn comes, the
+ * likeliest first. Those that are not resident are read into free slots or those of evictable experts, with what of the
+ * window the reads that are waited for leave, and while no request needs a slot; evictions spare the others. It
+ * replaces the layer's hint before it, and what was not read by then or by the time the layer is asked for is dropped,
+ * as is a hint whose layer was passed over: layers are taken to be asked for in turn, the first after the last. Names
+ * out of range are left out. What comes of it are hits or nothing: a failed read is tried again by who asks. Never
+ * blocks. */
+void sl_store_prefetch(sl_store *store, uint32_t layer, const uint32_t *experts, uint32_t n_experts);
+
 /* Exact counters since open (or the last reset). */
 typedef struct sl_store_counters {
     uint64_t requests; /* experts asked for = hits + misses */
@@ -112,6 +122,17 @@ typedef struct sl_store_counters {
     uint64_t failed_reads;
     uint64_t wait_ns; /* time requests waited with nothing ready */
     uint64_t busy_ns; /* time with at least one read in flight */
+
+    /* Experts whose reading began for a hint = used + useless + those of which neither is known yet. The last count as
+     * issued again after a reset. */
+    uint64_t prefetch_issued;
+    uint64_t prefetch_used;          /* asked for later, late or not */
+    uint64_t prefetch_late;          /* of them, not READY yet when they were */
+    uint64_t prefetch_useless;       /* gave way, were dropped on the way or failed before anyone asked */
+    uint64_t prefetch_used_bytes;    /* of the used ones, what had arrived when they were asked for */
+    uint64_t prefetch_useless_bytes; /* read for the useless ones */
+    uint64_t prefetch_displaced;     /* misses of experts that had given way to a prefetch */
+    uint64_t prefetch_ahead_bytes;   /* in flight for hints, and not wanted, when a request with misses began */
 } sl_store_counters;
 
 void sl_store_counters_get(sl_store *store, sl_store_counters *total);
@@ -122,6 +143,7 @@ void sl_store_counters_reset(sl_store *store);
 /* Bits of the experts of a layer that are READY now: mask[e / 64] bit e % 64; n_words words are written. */
 void sl_store_residency(sl_store *store, uint32_t layer, uint64_t *mask, uint32_t n_words);
 
+uint32_t sl_store_n_layers(const sl_store *store);
 uint64_t sl_store_n_slots(const sl_store *store);
 /* "uring, direct", "pread, buffered", and so on; "partly direct" where only some files allow direct reads. */
 const char *sl_store_backend(const sl_store *store);

@@ -15,10 +15,16 @@ typedef struct sl_slot {
     uint32_t layer, expert; /* whose bytes; not in ABSENT */
     uint32_t n_pins;        /* entries of open requests that hold the slot, delivered or not yet */
     uint32_t n_pieces;      /* reads of this expert */
-    uint32_t n_unfinished;  /* of them, not done yet; READING only */
+    uint32_t n_started;     /* of them, given to the engine; fewer than n_pieces only in READING for a hint */
+    uint32_t n_unfinished;  /* of all, not done yet; READING only */
+    uint32_t finished;      /* which are done, as bits */
+    bool for_hint;          /* READING: nobody asked when the reads began, so a failure is no error yet */
+    bool unasked;           /* READING, READY: came by a hint, and nobody asked yet */
+    bool abandoned;         /* READING: becomes ABSENT when the pieces in flight are done */
     uint32_t next_free;     /* ABSENT only: SL_NO_SLOT at the end */
     uint64_t arrival;       /* READY: its place in the order in which experts became ready */
     uint64_t expert_bytes;
+    uint64_t piece_bytes[SL_EXPERT_MAX_RANGES];    // [n_pieces]
     uint64_t matrix_offsets[SL_EXPERT_MAX_RANGES]; // [n_ranges]
 } sl_slot;
 
@@ -54,6 +60,13 @@ static inline bool sl_entry_holds(uint64_t word)
     return state == SL_ENTRY_HIT || state == SL_ENTRY_MISS || state == SL_ENTRY_DELIVERED;
 }
 
+/* The prediction for one layer. */
+typedef struct sl_hint {
+    uint32_t n_experts;  /* in the list; 0: no hint */
+    uint32_t next;       /* place in the list of the first that was not looked at yet */
+    uint64_t expires_at; /* dropped once the store's n_begins reaches this */
+} sl_hint;
+
 /* Counters with the running clock of the time during which reads are in flight. `counters.busy_ns` lacks the part since
  * busy_since_ns while n_reading is not 0. */
 typedef struct sl_store_meter {
@@ -86,8 +99,20 @@ struct sl_store {
     sl_policy *policy;          /* owned */
     sl_store_request *requests; /* borrowed; the open ones, oldest first */
     uint32_t first_free;        /* SL_NO_SLOT: no slot is ABSENT */
-    uint64_t time;              /* experts asked for so far */
+    uint64_t time;              /* 1 + experts asked for so far */
     uint64_t n_arrivals;
+    uint64_t n_begins;              /* requests begun */
+    uint32_t last_layer;            /* of the last of them */
+    sl_hint *hints;                 /* owned; [n_layers] */
+    uint32_t n_hints;               /* layers that have one */
+    uint32_t *hint_lists;           /* owned; [n_layers][n_experts]: the likeliest first */
+    uint64_t *hint_masks;           /* owned; [n_layers][n_mask_words]: the experts of the list, as bits */
+    uint64_t *displaced;            /* owned; [n_layers][n_mask_words]: experts that gave way to a prefetch last */
+    uint32_t n_mask_words;          /* never changes */
+    uint32_t filling;               /* the slot for a hint whose pieces are not all started; SL_NO_SLOT: none */
+    uint64_t flying_bytes;          /* with the engine */
+    uint64_t flying_unasked_bytes;  /* of them, in slots that are unasked */
+    uint64_t prefetch_window_bytes; /* never changes; 0: by the disk's speed */
 };
 
 /* slots.c. All under the lock. */
@@ -97,8 +122,17 @@ void sl_slots_init(sl_store *store);
 uint32_t *sl_slot_place(sl_store *store, uint32_t layer, uint32_t expert);
 /* A slot in QUEUED for the expert: a free one, or that of a victim. SL_NO_SLOT when `request` has to wait for one. */
 uint32_t sl_slot_take(sl_store *store, const sl_store_request *request, uint32_t expert, uint64_t time);
-/* QUEUED -> READING, or straight to READY for an expert of no bytes. */
+/* The same for a hint. SL_NO_SLOT when no slot can be had without loss. */
+uint32_t sl_slot_take_for_hint(sl_store *store, uint32_t layer, uint32_t expert);
+/* QUEUED -> READING, or straight to READY for an expert of no bytes. No piece is started yet. */
 void sl_slot_start_reading(sl_store *store, uint32_t slot);
+/* Give the engine the next piece of a slot in READING, or all that are left. */
+void sl_slot_start_piece(sl_store *store, uint32_t slot);
+void sl_slot_start_pieces(sl_store *store, uint32_t slot);
+/* Somebody asks for an expert that came by a hint: counts it, and starts what is left to read. */
+void sl_slot_ask(sl_store *store, uint32_t slot);
+/* Give up a slot in READING that nobody asked for: ABSENT now, or when what is in flight is done. */
+void sl_slot_abandon(sl_store *store, uint32_t slot);
 /* The callback of the read engine: takes the lock itself. */
 void sl_slot_read_done(void *user, sl_read *read);
 
@@ -106,8 +140,20 @@ void sl_slot_read_done(void *user, sl_read *read);
 
 /* Give slots to what open requests still need, oldest request first. */
 void sl_requests_give_slots(sl_store *store);
+/* Whether an open request that did not fail has an entry without a slot. */
+bool sl_requests_lack_slots(const sl_store *store);
 /* Tell every request that holds the slot that its expert could not be read, and take its pins away. */
 void sl_requests_fail_slot(sl_store *store, uint32_t slot, const sluice_error *error);
+
+/* prefetch.c. All under the lock. */
+
+/* A request for the layer began: its hint and those that are too old are dropped. */
+void sl_hints_pass(sl_store *store, uint32_t layer);
+void sl_hints_drop_all(sl_store *store);
+/* Whether a hint that stands names the expert. */
+bool sl_hints_name(const sl_store *store, uint32_t layer, uint32_t expert);
+/* Start reads for hints as far as the window and the slots allow. */
+void sl_hints_read(sl_store *store);
 
 /* counters.c. Under the lock. */
 void sl_store_count_reading(sl_store *store, uint32_t layer, uint64_t now_ns);
