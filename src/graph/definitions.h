@@ -16,8 +16,9 @@ enum {
     SL_ATTRIBUTE_N_ROT = 1u << 7,
     SL_ATTRIBUTE_ROPE_TABLE = 1u << 8, /* rope_base, rope_scale */
     SL_ATTRIBUTE_PAIRING = 1u << 9,
-    SL_ATTRIBUTE_ROUTE = 1u << 10,  /* n_experts, n_used, gating, renormalise, weights_scale */
-    SL_ATTRIBUTE_EXPERTS = 1u << 11 /* n_experts, n_used, expert_layer, n_ff and the three types */
+    SL_ATTRIBUTE_ROUTE = 1u << 10,   /* n_experts, n_used, gating, renormalise, weights_scale */
+    SL_ATTRIBUTE_EXPERTS = 1u << 11, /* n_experts, n_used, expert_layer, n_ff and the three types */
+    SL_ATTRIBUTE_PREDICT = 1u << 12  /* n_experts, n_used, expert_layer */
 };
 
 typedef struct sl_op_result {

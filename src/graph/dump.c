@@ -41,6 +41,12 @@ static bool dump_experts(const sl_op_attributes *a, sl_text *out)
                           type_name(a->up_type), type_name(a->down_type));
 }
 
+static bool dump_predict(const sl_op_attributes *a, sl_text *out)
+{
+    return sl_text_format(out, " expert_layer=%" PRIu32 " n_experts=%" PRIu32 " n_used=%" PRIu32, a->expert_layer,
+                          a->n_experts, a->n_used);
+}
+
 /* " epsilon=1e-06 head_dim=64": the attributes that the kind uses. */
 static bool dump_attributes(const sl_op_attributes *a, sl_op_kind kind, sl_text *out)
 {
@@ -81,6 +87,9 @@ static bool dump_attributes(const sl_op_attributes *a, sl_op_kind kind, sl_text 
     }
     if ((used & SL_ATTRIBUTE_EXPERTS) != 0) {
         written = written && dump_experts(a, out);
+    }
+    if ((used & SL_ATTRIBUTE_PREDICT) != 0) {
+        written = written && dump_predict(a, out);
     }
     return written;
 }
@@ -161,7 +170,8 @@ bool sl_program_dump(const sl_program *program, sl_text *out)
         written = sl_text_format(out, "step %" PRIu32 ":", i) && dump_places(step->outputs, SL_OP_MAX_OUTPUTS, out) &&
                   sl_text_format(out, " = %s", sl_op_name(step->kind)) &&
                   dump_places(step->inputs, SL_OP_MAX_INPUTS, out) &&
-                  dump_attributes(&step->attributes, step->kind, out) && sl_text_append(out, "\n", 1);
+                  dump_attributes(&step->attributes, step->kind, out) &&
+                  sl_text_format(out, step->for_hint ? " hint\n" : "\n");
     }
     for (uint32_t i = 0; i < program->n_outputs && written; i++) {
         written = sl_text_format(out, "output %" PRIu32 ": ", i) && dump_place(&program->outputs[i], out) &&

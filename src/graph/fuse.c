@@ -222,7 +222,7 @@ sluice_status sl_graph_drop_dead(sl_graph *graph, sluice_error *error)
         }
         for (uint32_t i = graph->n_ops; i-- > 0;) {
             const sl_op *op = &graph->ops[i];
-            removed[i] = true;
+            removed[i] = !sl_op_is_hint(op->kind);
             for (uint32_t j = 0; j < op->n_outputs; j++) {
                 removed[i] = removed[i] && !needed[op->outputs[j].index];
             }

@@ -71,6 +71,7 @@ typedef enum sl_op_kind {
     SL_OP_ATTENTION, /* (q [R][h * kd], positions, K state [kv][P][kd], V state [kv][P][vd]) -> [R][h * vd] */
     SL_OP_ROUTE,     /* (logits [R][n_experts]) -> ids I32 [R][k], weights [R][k] */
     SL_OP_EXPERTS,   /* (x [R][d], ids, weights) -> [R][d]; the experts' matrices come from the store */
+    SL_OP_PREDICT,   /* (logits [R][n_experts]) -> ids I32 [R][k]: a hint, see sl_op_is_hint */
 
     /* Made by fusion. */
     SL_OP_SWIGLU,        /* (gate, up) -> silu(gate) * up */
@@ -100,12 +101,12 @@ typedef struct sl_op_attributes {
     float rope_base;                       /* ROPE_TABLE */
     float rope_scale;                      /* ROPE_TABLE */
     sl_rope_pairing pairing;               /* ROPE */
-    uint32_t n_experts;                    /* ROUTE, EXPERTS */
-    uint32_t n_used;                       /* ROUTE, EXPERTS: k */
+    uint32_t n_experts;                    /* ROUTE, EXPERTS, PREDICT */
+    uint32_t n_used;                       /* ROUTE, EXPERTS, PREDICT: k */
     sl_gating gating;                      /* ROUTE */
     bool renormalise;                      /* ROUTE: weights / max(sum, 2^-14) */
     float weights_scale;                   /* ROUTE: 0 or 1: none */
-    uint32_t expert_layer;                 /* EXPERTS: number among the layers that have experts */
+    uint32_t expert_layer;                 /* EXPERTS, PREDICT: number among the layers that have experts */
     uint32_t n_ff;                         /* EXPERTS: rows of gate and up */
     sl_type gate_type, up_type, down_type; /* EXPERTS */
 } sl_op_attributes;
@@ -173,7 +174,8 @@ SLUICE_NODISCARD sluice_status sl_graph_verify(const sl_graph *graph, sluice_err
  * fused kernels compute the same sequence. The fused-away values keep their entries but are no longer written. */
 SLUICE_NODISCARD sluice_status sl_graph_fuse(sl_graph *graph, sluice_error *error);
 
-/* Drop operations whose results nobody reads (outputs and states count as read). On failure the graph is as before. */
+/* Drop operations whose results nobody reads (outputs, states and what hints name count as read). On failure the graph
+ * is as before. */
 SLUICE_NODISCARD sluice_status sl_graph_drop_dead(sl_graph *graph, sluice_error *error);
 
 /* One line per value and operation, stable: for goldens and for people. */
@@ -181,6 +183,10 @@ SLUICE_NODISCARD bool sl_graph_dump(const sl_graph *graph, sl_text *out);
 
 /* "matmul", "rms_norm", ... */
 const char *sl_op_name(sl_op_kind kind);
+
+/* Whether the kind's results are for the store alone: no other operation reads them, nothing that is computed depends
+ * on whether it runs, and it counts as needed all the same. */
+bool sl_op_is_hint(sl_op_kind kind);
 
 /* When a buffer is alive: operations [first_write, last_read], inclusive. */
 typedef struct sl_interval {

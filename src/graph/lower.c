@@ -280,6 +280,29 @@ static sluice_status plan_buffers(const lowering_state *lowering, sl_program *pr
     return SLUICE_OK;
 }
 
+/* Which operations nothing but hints depends on: those that would be dead without them. `needed` is scratch
+ * [lowered.n_values]. */
+static void mark_hints(const lowering_state *lowering, sl_program *program, bool *needed)
+{
+    const sl_graph *lowered = &lowering->lowered;
+    for (uint32_t i = 0; i < lowered->n_values; i++) {
+        needed[i] = lowered->values[i].is_output || lowered->values[i].kind == SL_VALUE_STATE;
+    }
+    for (uint32_t i = lowered->n_ops; i-- > 0;) {
+        const sl_op *op = &lowered->ops[i];
+        bool for_hint = true;
+        for (uint32_t j = 0; j < op->n_outputs; j++) {
+            for_hint = for_hint && !(sl_value_exists(op->outputs[j]) && needed[op->outputs[j].index]);
+        }
+        for (uint32_t j = 0; j < op->n_inputs && !for_hint; j++) {
+            if (sl_value_exists(op->inputs[j])) {
+                needed[op->inputs[j].index] = true;
+            }
+        }
+        program->steps[i].for_hint = for_hint;
+    }
+}
+
 static sluice_status write_steps(const lowering_state *lowering, sl_program *program, const sl_place *places)
 {
     const sl_graph *lowered = &lowering->lowered;
@@ -320,8 +343,9 @@ static sluice_status emit(const lowering_state *lowering, sl_program *program)
     sl_place *places = sl_alloc(memory, SL_MEMORY_OTHER, n_values, sizeof *places);          /* [n_values] */
     sl_interval *intervals = sl_alloc(memory, SL_MEMORY_OTHER, n_values, sizeof *intervals); /* [n_values] */
     uint32_t *colours = sl_alloc(memory, SL_MEMORY_OTHER, n_values, sizeof *colours);        /* [n_values] */
+    bool *needed = sl_alloc(memory, SL_MEMORY_OTHER, n_values, sizeof *needed);              /* [n_values] */
     sluice_status status = SLUICE_OK;
-    if (places == NULL || intervals == NULL || colours == NULL) {
+    if (places == NULL || intervals == NULL || colours == NULL || needed == NULL) {
         status = sl_error_no_memory(lowering->error, n_values * sizeof *places, "lowering a graph");
     }
     if (status == SLUICE_OK) {
@@ -333,6 +357,10 @@ static sluice_status emit(const lowering_state *lowering, sl_program *program)
     if (status == SLUICE_OK) {
         status = write_steps(lowering, program, places);
     }
+    if (status == SLUICE_OK) {
+        mark_hints(lowering, program, needed);
+    }
+    sl_free(memory, needed);
     sl_free(memory, colours);
     sl_free(memory, intervals);
     sl_free(memory, places);

@@ -40,7 +40,8 @@ enum {
 
 typedef struct sl_step {
     sl_op_kind kind;
-    uint32_t op; /* index in the graph it was lowered from, for traces; QUANTIZE: of its first reader */
+    uint32_t op;   /* index in the graph it was lowered from, for traces; QUANTIZE: of its first reader */
+    bool for_hint; /* only hints depend on it: leaving all such steps out changes no result */
     sl_place inputs[SL_OP_MAX_INPUTS];
     sl_place outputs[SL_OP_MAX_OUTPUTS];
     sl_op_attributes attributes;

@@ -203,6 +203,17 @@ sl_routing sl_build_route(sl_graph *graph, sl_router_logits logits, const sl_rou
     return (sl_routing){.ids = {outputs[0]}, .weights = {outputs[1]}};
 }
 
+void sl_build_predict(sl_graph *graph, sl_residual x, sl_vector norm_weight, float epsilon, sl_matrix router_weight,
+                      const sl_predict_rule *rule)
+{
+    const sl_vector no_bias = {SL_NO_VALUE};
+    const sl_op_attributes attributes = {
+        .expert_layer = rule->expert_layer, .n_experts = rule->n_experts, .n_used = rule->n_used};
+    sl_value normed = norm(graph, x.value, norm_weight, epsilon);
+    sl_value logits = multiply_matrix(graph, normed, router_weight, no_bias);
+    sl_graph_op(graph, SL_OP_PREDICT, INPUTS(logits), &attributes, NULL);
+}
+
 sl_branch sl_build_experts(sl_graph *graph, sl_ffn_input x, sl_routing routing, const sl_expert_shape *shape)
 {
     const sl_op_attributes attributes = {.expert_layer = shape->expert_layer,

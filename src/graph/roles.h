@@ -93,6 +93,15 @@ typedef struct sl_route_rule {
 } sl_route_rule;
 sl_routing sl_build_route(sl_graph *graph, sl_router_logits logits, const sl_route_rule *rule);
 
+/* A guess at what a later layer will ask for: its norm and its router on this layer's state. A hint to the store, which
+ * changes no result. */
+typedef struct sl_predict_rule {
+    uint32_t expert_layer; /* the later one */
+    uint32_t n_experts, n_used;
+} sl_predict_rule;
+void sl_build_predict(sl_graph *graph, sl_residual x, sl_vector norm_weight, float epsilon, sl_matrix router_weight,
+                      const sl_predict_rule *rule);
+
 typedef struct sl_expert_shape {
     uint32_t expert_layer; /* number among the layers that have experts */
     uint32_t n_experts, n_used, n_ff;

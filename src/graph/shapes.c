@@ -360,6 +360,18 @@ static sluice_status infer_route(const sl_graph *graph, const sl_op *op, sl_op_r
     return SLUICE_OK;
 }
 
+static sluice_status infer_predict(const sl_graph *graph, const sl_op *op, sl_op_result *results, sluice_error *error)
+{
+    const op_check *check = CHECK_OF(graph, op, error);
+    const sl_op_attributes *a = &op->attributes;
+    if (!has_route_attributes(check) || !is_batch(check, 0, a->n_experts)) {
+        return SLUICE_ERROR_ARGUMENT;
+    }
+    results[0] = batch_of(a->n_used);
+    results[0].type = SL_TYPE_I32;
+    return SLUICE_OK;
+}
+
 static bool is_expert_type(sl_type type)
 {
     const sl_type_traits *traits = sl_type_traits_of((int)type);
@@ -442,6 +454,7 @@ static sluice_status infer_matmul_swiglu(const sl_graph *graph, const sl_op *op,
         false, 0, infer_attention)                                                                                     \
     ROW(SL_OP_ROUTE, "route", 1, 0, 2, SL_ATTRIBUTE_ROUTE, false, 0, infer_route)                                      \
     ROW(SL_OP_EXPERTS, "experts", 3, 0, 1, SL_ATTRIBUTE_EXPERTS, false, 0, infer_experts)                              \
+    ROW(SL_OP_PREDICT, "predict", 1, 0, 1, SL_ATTRIBUTE_PREDICT, false, 0, infer_predict)                              \
     ROW(SL_OP_SWIGLU, "swiglu", 2, 0, 1, 0, false, 0, infer_same_pair)                                                 \
     ROW(SL_OP_ADD_RMS_NORM, "add_rms_norm", 3, 0, 2, SL_ATTRIBUTE_EPSILON, false, 0, infer_add_rms_norm)               \
     ROW(SL_OP_MATMUL_SWIGLU, "matmul_swiglu", 3, 0, 1, 0, false, 0, infer_matmul_swiglu)                               \
@@ -471,6 +484,11 @@ const char *sl_op_name(sl_op_kind kind)
 {
     const sl_op_definition *definition = sl_op_definition_of(kind);
     return definition != NULL ? definition->name : "unknown";
+}
+
+bool sl_op_is_hint(sl_op_kind kind)
+{
+    return kind == SL_OP_PREDICT;
 }
 
 bool sl_op_rewrites(const sl_op *op, uint32_t i_output)

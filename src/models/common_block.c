@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 /* What all layers share. */
 typedef struct attention_inputs {
@@ -31,6 +32,11 @@ static sl_value bind(sl_graph *graph, const sl_gguf_tensor *tensor, bool is_matr
     }
     char name[SL_GRAPH_NAME_BYTES];
     snprintf(name, sizeof name, "%.*s", SL_SPAN_ARGUMENTS(tensor->name));
+    for (uint32_t i = 0; i < graph->n_values; i++) {
+        if (graph->values[i].kind == SL_VALUE_WEIGHT && strcmp(graph->values[i].name, name) == 0) {
+            return (sl_value){i};
+        }
+    }
     return sl_graph_weight(graph, name, tensor->type,
                            is_matrix ? sl_shape_of_2(tensor->dims[1], tensor->dims[0])
                                      : sl_shape_of_1(tensor->dims[0]));
@@ -98,16 +104,40 @@ static sl_branch build_attention(const sl_block *block, const attention_inputs *
     return sl_build_attention_output(graph, attended, output_weight, output_bias);
 }
 
-sl_branch sl_block_routed_experts(const sl_block *block, sl_ffn_input x)
+/* The given layer's norm and router on the state `x` of a place before it. Every layer has experts, so their numbers
+ * agree. */
+static void predict(const sl_block *block, uint32_t layer, sl_residual x)
 {
     const sl_hyper *hyper = &block->model->hyper;
-    /* Every layer has experts, so their numbers agree. */
-    const sl_expert_layer *layer = &block->model->expert_layers[block->layer];
+    const sl_block later = {.model = block->model, .graph = block->graph, .layer = layer};
+    const sl_predict_rule rule = {
+        .expert_layer = layer, .n_experts = hyper->n_experts, .n_used = hyper->n_experts_used};
+    sl_vector norm_weight = sl_block_vector(&later, "ffn_norm.weight");
+    sl_matrix router_weight = sl_block_matrix(&later, "ffn_gate_inp.weight");
+    sl_build_predict(block->graph, x, norm_weight, hyper->norm_epsilon, router_weight, &rule);
+}
+
+sl_routing sl_block_route(const sl_block *block, sl_ffn_input x)
+{
+    const sl_hyper *hyper = &block->model->hyper;
     const sl_route_rule rule = {.n_experts = hyper->n_experts,
                                 .n_used = hyper->n_experts_used,
                                 .gating = SL_GATING_SOFTMAX,
                                 .renormalise = hyper->renormalise,
                                 .weights_scale = hyper->expert_weights_scale};
+    const sl_vector no_bias = {SL_NO_VALUE};
+    sl_router_logits logits = sl_build_router(block->graph, x, sl_block_matrix(block, "ffn_gate_inp.weight"), no_bias);
+    sl_routing routing = sl_build_route(block->graph, logits, &rule);
+    if (block->layer + 1 < hyper->n_layers) {
+        predict(block, block->layer + 1, block->state);
+    }
+    return routing;
+}
+
+sl_branch sl_block_experts(const sl_block *block, sl_ffn_input x, sl_routing routing)
+{
+    const sl_hyper *hyper = &block->model->hyper;
+    const sl_expert_layer *layer = &block->model->expert_layers[block->layer];
     const sl_expert_shape shape = {.expert_layer = block->layer,
                                    .n_experts = hyper->n_experts,
                                    .n_used = hyper->n_experts_used,
@@ -115,9 +145,12 @@ sl_branch sl_block_routed_experts(const sl_block *block, sl_ffn_input x)
                                    .gate_type = layer->matrices[SL_EXPERT_GATE].type,
                                    .up_type = layer->matrices[SL_EXPERT_UP].type,
                                    .down_type = layer->matrices[SL_EXPERT_DOWN].type};
-    const sl_vector no_bias = {SL_NO_VALUE};
-    sl_router_logits logits = sl_build_router(block->graph, x, sl_block_matrix(block, "ffn_gate_inp.weight"), no_bias);
-    return sl_build_experts(block->graph, x, sl_build_route(block->graph, logits, &rule), &shape);
+    return sl_build_experts(block->graph, x, routing, &shape);
+}
+
+sl_branch sl_block_routed_experts(const sl_block *block, sl_ffn_input x)
+{
+    return sl_block_experts(block, x, sl_block_route(block, x));
 }
 
 void sl_block_build_body(const sl_model *model, sl_graph *graph, sl_kv_type kv_type, sl_build_ffn_fn *build_ffn)
@@ -128,11 +161,14 @@ void sl_block_build_body(const sl_model *model, sl_graph *graph, sl_kv_type kv_t
     inputs.table = sl_build_rotary_table(graph, inputs.positions, model_vector(model, graph, "rope_freqs.weight"),
                                          hyper->n_rot, hyper->rope_base, hyper->rope_scale);
     sl_residual x = sl_build_embed(graph, tokens, model_matrix(model, graph, "token_embd.weight"));
+    const sl_block first = {.model = model, .graph = graph, .layer = 0, .state = x};
+    predict(&first, 0, x);
     for (uint32_t layer = 0; layer < hyper->n_layers; layer++) {
-        const sl_block block = {.model = model, .graph = graph, .layer = layer};
+        sl_block block = {.model = model, .graph = graph, .layer = layer};
         sl_attention_input a =
             sl_build_attention_norm(graph, x, sl_block_vector(&block, "attn_norm.weight"), hyper->norm_epsilon);
         x = sl_build_add(graph, x, build_attention(&block, &inputs, a));
+        block.state = x;
         sl_ffn_input f = sl_build_ffn_norm(graph, x, sl_block_vector(&block, "ffn_norm.weight"), hyper->norm_epsilon);
         x = sl_build_add(graph, x, build_ffn(&block, f));
     }

@@ -38,6 +38,7 @@ typedef struct sl_block {
     const sl_model *model; /* borrowed */
     sl_graph *graph;       /* borrowed */
     uint32_t layer;
+    sl_residual state; /* before the feed-forward part */
 } sl_block;
 
 /* The layer's tensor as a weight of the graph; SL_NO_VALUE when an optional one is absent. */
@@ -47,7 +48,11 @@ sl_vector sl_block_vector(const sl_block *block, const char *name);
 /* The feed-forward part of a layer: what it adds to the residual stream. */
 typedef sl_branch sl_build_ffn_fn(const sl_block *block, sl_ffn_input x);
 
-/* Router, top k, experts. */
+/* Router and top k; and a guess at what the next layer will ask for. */
+sl_routing sl_block_route(const sl_block *block, sl_ffn_input x);
+/* What does not need the experts is built between the two: it is computed while they are read. */
+sl_branch sl_block_experts(const sl_block *block, sl_ffn_input x, sl_routing routing);
+/* Both. */
 sl_branch sl_block_routed_experts(const sl_block *block, sl_ffn_input x);
 
 /* The whole body: embedding, then per layer norm, attention, residual, norm, `build_ffn`, residual. */

@@ -31,12 +31,13 @@ static const sl_tensor_rule tensors[] = {
 
 static sl_branch build_ffn(const sl_block *block, sl_ffn_input x)
 {
-    sl_branch routed = sl_block_routed_experts(block, x);
+    sl_routing routing = sl_block_route(block, x);
     sl_matrix gate = sl_block_matrix(block, "ffn_gate_shexp.weight");
     sl_matrix up = sl_block_matrix(block, "ffn_up_shexp.weight");
     sl_matrix down = sl_block_matrix(block, "ffn_down_shexp.weight");
     sl_branch shared = sl_build_swiglu_ffn(block->graph, x, gate, up, down);
     shared = sl_build_sigmoid_gate(block->graph, shared, x, sl_block_matrix(block, "ffn_gate_inp_shexp.weight"));
+    sl_branch routed = sl_block_experts(block, x, routing);
     return sl_build_sum(block->graph, routed, shared);
 }
 
