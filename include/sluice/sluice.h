@@ -141,6 +141,7 @@ typedef struct sluice_engine_options {
     sluice_kv_type kv_type;
     const char *cpu_mask;                                              /* "auto" (NULL), "generic", "avx2", "avx512" */
     const char *io;                                                    /* "auto" (NULL), "uring", "pread" */
+    const char *prefetch;                                              /* "auto" (NULL), "none", "previous", "router" */
     void (*log)(void *user, sluice_log_level level, const char *line); /* may be NULL; any thread */
     void *log_user;
     sluice_log_level log_level;
@@ -203,11 +204,15 @@ SLUICE_API SLUICE_NODISCARD sluice_status sluice_engine_dump_graph(sluice_engine
 typedef struct sluice_engine_stats {
     uint64_t expert_requests, expert_hits, expert_misses, expert_evictions;
     uint64_t bytes_read;
-    uint64_t expert_bytes;   /* bytes of the missed experts alone */
-    double io_wait_ms;       /* waited with nothing to compute */
-    double io_busy_ms;       /* at least one read in flight */
-    uint64_t mem_peak_bytes; /* the kernel's figure for the process */
-    uint64_t mem_by_tag[7];  /* now; sluice_memory_tag_name gives the names */
+    uint64_t expert_bytes;     /* bytes of the experts that were read, alone */
+    double io_wait_ms;         /* waited with nothing to compute */
+    double io_busy_ms;         /* at least one read in flight */
+    uint64_t prefetch_issued;  /* experts read ahead of being asked for */
+    uint64_t prefetch_used;    /* of them, asked for later */
+    uint64_t prefetch_late;    /* of those, still on their way then */
+    uint64_t prefetch_useless; /* of the issued ones, gone before anyone asked */
+    uint64_t mem_peak_bytes;   /* the kernel's figure for the process */
+    uint64_t mem_by_tag[7];    /* now; sluice_memory_tag_name gives the names */
 } sluice_engine_stats;
 SLUICE_API void sluice_engine_stats_get(sluice_engine *engine, sluice_engine_stats *stats);
 SLUICE_API void sluice_engine_stats_reset(sluice_engine *engine);

@@ -51,6 +51,7 @@ typedef enum sl_option_id {
     SL_OPTION_THREADS,
     SL_OPTION_CPU_MASK,
     SL_OPTION_IO,
+    SL_OPTION_PREFETCH,
     SL_OPTION_DUMP_GRAPH,
     SL_OPTION_STATS,
     SL_OPTION_JSON,

@@ -253,6 +253,16 @@ const sl_option_row sl_option_table[SL_OPTION_COUNT] = {
                       .choices = {"auto", "uring", "pread"},
                       .help = "how experts are read; same result",
                       .environment = "SLUICE_IO"},
+    [SL_OPTION_PREFETCH] = {.name = "prefetch",
+                            .type = SL_OPTION_TYPE_CHOICE,
+                            .group = SL_OPTION_GROUP_RESOURCES,
+                            .commands = RUNS_A_MODEL,
+                            .standard = "auto",
+                            .choices = {"auto", "none", "previous", "router"},
+                            .help =
+                                "how experts to read ahead are guessed: not at all, as the previous token had them, "
+                                "by the next layer's router, or by whichever pays; same result",
+                            .environment = "SLUICE_PREFETCH"},
     [SL_OPTION_DUMP_GRAPH] = {.name = "dump-graph",
                               .type = SL_OPTION_TYPE_INTEGER,
                               .group = SL_OPTION_GROUP_OUTPUT,

@@ -96,9 +96,8 @@ static bool put_experts(json_t *object, const sl_report *report)
            sl_json_put(object, "bytes_read", sl_json_count(stats->bytes_read)) &&
            sl_json_put(object, "read_gb_s", sl_json_number(report->read_gb_s)) &&
            sl_json_put(object, "io_wait_ms", sl_json_number(stats->io_wait_ms)) &&
-           /* The engine reads on demand only, so it issues none. */
-           sl_json_put(object, "prefetch_issued", json_integer(0)) &&
-           sl_json_put(object, "prefetch_used", json_integer(0));
+           sl_json_put(object, "prefetch_issued", sl_json_count(stats->prefetch_issued)) &&
+           sl_json_put(object, "prefetch_used", sl_json_count(stats->prefetch_used));
 }
 
 json_t *sl_report_json(const sl_report *report)

@@ -51,6 +51,7 @@ struct sluice_engine {
     uint32_t n_sessions_planned;
     sl_kv_type kv_type;
     sl_reads_kind reads_kind;
+    sl_predictor_config predictor_config;
     sl_graph body_graph, head_graph;
     sl_bucket buckets[SL_MAX_BUCKETS];   /* powers of two from 1 to SL_MAX_CHUNK rows; the head uses the first ones */
     sl_program *body[SL_BODY_BUCKETS];   /* owned; by bucket; NULL above the chunk's */
@@ -67,6 +68,7 @@ struct sluice_engine {
     /* Loaded. */
     sl_workers *workers;      /* owned */
     sl_store *store;          /* owned */
+    sl_predictor *predictor;  /* owned; guarded by: run_lock; NULL: nothing is read ahead */
     sl_executor *executor;    /* owned; guarded by: run_lock */
     void *body_arena;         /* owned; guarded by: run_lock */
     void *head_arena;         /* owned; guarded by: run_lock */

@@ -66,6 +66,7 @@ void sluice_engine_close(sluice_engine **engine)
     }
     sl_memory *memory = &closing->memory;
     sl_executor_close(&closing->executor);
+    sl_predictor_close(&closing->predictor);
     sl_store_close(&closing->store);
     sl_workers_close(&closing->workers);
     sl_free(memory, closing->body_arena);
@@ -106,10 +107,14 @@ static sluice_status load(sluice_engine *engine, const sluice_engine_options *op
     }
     SL_TRY(sl_workers_open(&engine->workers, engine->n_threads, memory, error));
     SL_TRY(sl_store_open(&engine->store, &engine->store_config, error));
+    if (engine->predictor_config.kind != SL_PREFETCH_NONE) {
+        SL_TRY(sl_predictor_open(&engine->predictor, &engine->predictor_config, error));
+    }
     return sl_executor_open(&engine->executor,
                             &(sl_executor_config){.kernels = &engine->kernels,
                                                   .workers = engine->workers,
                                                   .store = engine->store,
+                                                  .predictor = engine->predictor,
                                                   .memory = memory,
                                                   .limits = engine->limits},
                             error);
@@ -234,6 +239,10 @@ void sluice_engine_stats_get(sluice_engine *engine, sluice_engine_stats *stats)
                                    .expert_bytes = counters.expert_bytes,
                                    .io_wait_ms = (double)counters.wait_ns * 1e-6,
                                    .io_busy_ms = (double)counters.busy_ns * 1e-6,
+                                   .prefetch_issued = counters.prefetch_issued,
+                                   .prefetch_used = counters.prefetch_used,
+                                   .prefetch_late = counters.prefetch_late,
+                                   .prefetch_useless = counters.prefetch_useless,
                                    .mem_peak_bytes = sl_process_peak_bytes()};
     for (uint32_t i = 0; i < SLUICE_MEMORY_TAGS; i++) {
         stats->mem_by_tag[i] = atomic_load_explicit(&engine->memory.bytes[i], memory_order_relaxed);

@@ -184,7 +184,8 @@ static void plan_chunk(sluice_engine *engine, uint32_t chunk)
     plan->prefill_chunk = chunk;
     plan->activation_bytes = activation_bytes(engine, chunk);
     plan->other_bytes =
-        account_bytes(engine, SL_MEMORY_OTHER) + sizeof(sluice_engine) + sl_workers_cost(engine->n_threads);
+        account_bytes(engine, SL_MEMORY_OTHER) + sizeof(sluice_engine) + sl_workers_cost(engine->n_threads) +
+        (engine->predictor_config.kind == SL_PREFETCH_NONE ? 0 : sl_predictor_cost(&engine->predictor_config));
     for (uint32_t i = sl_engine_bucket(engine, chunk) + 1; i < SL_BODY_BUCKETS; i++) {
         plan->other_bytes -= engine->body_cost[i];
     }

@@ -41,6 +41,11 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
                             io);
     }
     SL_TRY(sl_reads_check(engine->reads_kind, error));
+    const char *prefetch = options->prefetch == NULL ? "auto" : options->prefetch;
+    if (!sl_prefetch_kind_parse(prefetch, &engine->predictor_config.kind)) {
+        return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                            "unknown predictor '%s': expected none, previous, router or auto", prefetch);
+    }
     sl_kernel_table_init(&engine->kernels, isa);
     if (options->cpu_mask != NULL && strcmp(options->cpu_mask, sl_isa_name(isa)) == 0 && engine->kernels.isa < isa) {
         sl_log_line(&engine->log, SL_LOG_WARNING, "this build has no %s kernels: %s is in use", sl_isa_name(isa),
@@ -141,6 +146,16 @@ static sluice_status list_expert_ranges(sluice_engine *engine, sluice_error *err
     return SLUICE_OK;
 }
 
+static void configure_predictor(sluice_engine *engine)
+{
+    sl_predictor_config *config = &engine->predictor_config;
+    config->n_layers = engine->model->n_expert_layers;
+    config->n_experts = engine->model->hyper.n_experts;
+    config->n_used = engine->model->hyper.n_experts_used;
+    config->memory = &engine->memory;
+    config->log = &engine->log;
+}
+
 static void warn_of_fallbacks(sluice_engine *engine)
 {
     bool seen[SL_TYPE_COUNT] = {false};
@@ -184,6 +199,7 @@ sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_optio
     uint32_t max_chunk = options->prefill_chunk > 0 ? options->prefill_chunk : SL_MAX_CHUNK;
     SL_TRY(compile_programs(engine, max_chunk, error));
     SL_TRY(list_expert_ranges(engine, error));
+    configure_predictor(engine);
     SL_TRY(sl_dense_plan(&engine->dense, engine->model, &engine->memory, error));
     engine->limits = (sl_executor_limits){.max_rows = max_chunk,
                                           .max_experts = hyper->n_experts,

@@ -118,15 +118,36 @@ static sluice_status check_run(const sl_executor *executor, const sl_run *run, s
     return SLUICE_OK;
 }
 
-sluice_status sl_executor_run(sl_executor *executor, const sl_run *run, sluice_error *error)
+/* Tell the predictor that a token, or a chunk of them, is on its way through the layers. Returns whether it wants the
+ * steps that are for hints alone. */
+static bool begin_pass(sl_executor *executor, const sl_run *run)
 {
-    SL_TRY(check_run(executor, run, error));
+    sl_predictor *predictor = executor->config.predictor;
+    const sl_program *program = run->program;
+    uint32_t i_step = 0;
+    while (i_step < program->n_steps && program->steps[i_step].kind != SL_OP_EXPERTS) {
+        i_step++;
+    }
+    if (predictor == NULL || i_step == program->n_steps) {
+        return false;
+    }
+    sl_store_counters counters;
+    sl_store_counters_get(executor->config.store, &counters);
+    sl_predictor_begin_pass(predictor, run->rows, &counters);
+    return sl_predictor_wants_router(predictor);
+}
+
+static sluice_status run_steps(sl_executor *executor, const sl_run *run, bool with_hints, sluice_error *error)
+{
     const sl_program *program = run->program;
     for (uint32_t i = 0; i < program->n_steps; i++) {
         if (run->cancel != NULL && atomic_load_explicit(run->cancel, memory_order_relaxed)) {
             return sl_error_set(error, SLUICE_ERROR_CANCELLED, "cancelled by the caller");
         }
         const sl_step *step = &program->steps[i];
+        if (step->for_hint && !with_hints) {
+            continue;
+        }
         sl_step_run step_run = {
             .executor = executor, .kernels = executor->config.kernels, .step = step, .run = run, .rows = run->rows};
         for (uint32_t j = 0; j < SL_OP_MAX_INPUTS; j++) {
@@ -139,9 +160,25 @@ sluice_status sl_executor_run(sl_executor *executor, const sl_run *run, sluice_e
             SL_TRY(sl_step_experts(&step_run, error));
         } else if (step->kind == SL_OP_ROUTE) {
             SL_TRY(sl_step_route(&step_run, error));
+        } else if (step->kind == SL_OP_PREDICT) {
+            sl_step_predict(&step_run);
         } else {
             sl_step_rows(&step_run);
         }
     }
     return SLUICE_OK;
+}
+
+sluice_status sl_executor_run(sl_executor *executor, const sl_run *run, sluice_error *error)
+{
+    SL_TRY(check_run(executor, run, error));
+    bool with_hints = begin_pass(executor, run);
+    sluice_status status = run_steps(executor, run, with_hints, error);
+    if (status != SLUICE_OK) {
+        sl_step_give_up_demand(executor);
+        if (executor->config.predictor != NULL) {
+            sl_predictor_invalidate(executor->config.predictor);
+        }
+    }
+    return status;
 }

@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 
 #include "exec/workers.h"
-#include "experts/store.h"
+#include "experts/predict.h"
 #include "graph/program.h"
 #include "kernels/table.h"
 
@@ -22,6 +22,7 @@ typedef struct sl_executor_config {
     const sl_kernel_table *kernels; /* borrowed for the executor's life */
     sl_workers *workers;            /* borrowed for the executor's life */
     sl_store *store;                /* borrowed for the executor's life; NULL: no EXPERTS steps */
+    sl_predictor *predictor;        /* borrowed for the executor's life; NULL: nothing is read ahead */
     sl_memory *memory;              /* borrowed for the executor's life */
     sl_executor_limits limits;
 } sl_executor_config;
@@ -51,8 +52,9 @@ static inline void *sl_run_output(const sl_run *run, uint32_t i_output)
     return (char *)run->arena + run->program->outputs[i_output].offset;
 }
 
-/* Run all steps on the active rows. Allocates nothing. Errors: those of the store, CANCELLED, and FORMAT for a router
- * that yields no number. After an error the outputs are undefined and states hold rows that a later run overwrites. */
+/* Run all steps on the active rows; those for hints alone only as far as the predictor wants them. Allocates nothing.
+ * Errors: those of the store, CANCELLED, and FORMAT for a router that yields no number. After an error the outputs are
+ * undefined and states hold rows that a later run overwrites. */
 SLUICE_NODISCARD sluice_status sl_executor_run(sl_executor *executor, const sl_run *run, sluice_error *error);
 
 #endif

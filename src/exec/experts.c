@@ -1,14 +1,17 @@
-/* Owns nothing: carries out the ROUTE and EXPERTS steps.
+/* Owns nothing: carries out the ROUTE, PREDICT and EXPERTS steps.
  *
- * An EXPERTS step sorts the (token, rank) pairs by expert, asks the store for the distinct experts, computes each as it
- * becomes ready for all its tokens, and combines the results of a token in routed order.
+ * A ROUTE step sorts the (token, rank) pairs by expert and asks the store for the distinct experts; what stands between
+ * it and its EXPERTS step is computed while they are read. Then hints follow for the next layer, behind those reads:
+ * from what the predictor remembers, or from a PREDICT step. The EXPERTS step computes each expert as it becomes ready
+ * for all its tokens, and combines the results of a token in routed order.
  *
  * Invariants
  *  (1) An expert's rows are read only between its delivery by the store and its release.
  *  (2) Everything delivered is released before the store is asked to wait again, so a budget of a single slot makes
  * progress. (3) The result of a pair depends on the token and the expert alone; the combination runs over ranks in
  * order: neither the order of arrival nor the split over workers changes a bit. (4) Every request that was begun is
- * ended, also after an error. */
+ * ended, also after an error (sl_step_give_up_demand). (5) Hints come after the layer's own reads were asked for, and
+ * nothing that is computed depends on them. */
 #include "exec/steps.h"
 
 #include <math.h>
@@ -16,7 +19,99 @@
 
 enum { ROW_GRAIN = 16 };
 
-/* ---- ROUTE ---- */
+/* ---- Asking and hinting ---- */
+
+/* Sort pairs by expert (counting sort: pairs of one expert stay in order) and list the distinct experts: in rank order
+ * for a single token, by number otherwise, which is their order in the file. */
+static uint32_t sort_pairs(sl_executor *executor, const uint32_t *ids, uint32_t n_pairs, uint32_t n_experts,
+                           bool one_token)
+{
+    uint32_t *first = executor->expert_first;
+    uint32_t n_wanted = 0;
+    memset(first, 0, (n_experts + 1) * sizeof *first);
+    for (uint32_t pair = 0; pair < n_pairs; pair++) {
+        first[ids[pair] + 1]++;
+    }
+    for (uint32_t e = 0; e < n_experts; e++) {
+        if (first[e + 1] > 0 && !one_token) {
+            executor->wanted[n_wanted++] = e;
+        }
+        first[e + 1] += first[e];
+    }
+    if (one_token) {
+        memcpy(executor->wanted, ids, n_pairs * sizeof *ids);
+        n_wanted = n_pairs;
+    }
+    for (uint32_t pair = n_pairs; pair-- > 0;) {
+        /* Filling from the back leaves first[e] at the start of expert e once shifted by one. */
+        uint32_t place = --first[ids[pair] + 1];
+        executor->pair_of[place] = pair;
+        executor->place_of[pair] = place;
+    }
+    return n_wanted;
+}
+
+/* Tell the store what the layer after this one will probably need, as far as the predictor knows without its router. */
+static void hint_next_layer(sl_executor *executor, uint32_t layer, const uint32_t *ids, uint32_t n_rows)
+{
+    sl_predictor *predictor = executor->config.predictor;
+    if (predictor == NULL) {
+        return;
+    }
+    uint32_t next_layer = (layer + 1) % sl_store_n_layers(executor->config.store);
+    const uint32_t *experts = NULL;
+    sl_predictor_record(predictor, layer, ids, n_rows);
+    uint32_t n_experts = sl_predictor_predict(predictor, next_layer, &experts);
+    if (n_experts > 0) {
+        sl_store_prefetch(executor->config.store, next_layer, experts, n_experts);
+    }
+}
+
+/* Open the request of an EXPERTS step: its ids are [n_rows][n_used]. */
+static sluice_status begin_demand(sl_executor *executor, const sl_step *step, const uint32_t *ids, uint32_t n_rows,
+                                  sluice_error *error)
+{
+    sl_demand *demand = &executor->demand;
+    uint32_t layer = step->attributes.expert_layer;
+    demand->n_pairs = n_rows * step->attributes.n_used;
+    demand->n_wanted = sort_pairs(executor, ids, demand->n_pairs, step->attributes.n_experts, n_rows == 1);
+    SL_TRY(sl_store_begin(executor->config.store, &demand->request, layer, executor->wanted, demand->n_wanted,
+                          executor->progress, error));
+    demand->step = step;
+    hint_next_layer(executor, layer, ids, n_rows);
+    return SLUICE_OK;
+}
+
+static void end_demand(sl_executor *executor)
+{
+    sl_store_end(executor->config.store, &executor->demand.request);
+    executor->demand.step = NULL;
+}
+
+void sl_step_give_up_demand(sl_executor *executor)
+{
+    if (executor->demand.step != NULL) {
+        end_demand(executor);
+    }
+}
+
+/* The EXPERTS step that reads the ids of this ROUTE step, before any other ROUTE step; NULL when there is none. */
+static const sl_step *experts_step_after(const sl_step_run *route)
+{
+    const sl_program *program = route->run->program;
+    const sl_place *ids = &route->step->outputs[0];
+    for (const sl_step *step = route->step + 1; step < program->steps + program->n_steps; step++) {
+        if (step->kind == SL_OP_ROUTE) {
+            return NULL;
+        }
+        if (step->kind == SL_OP_EXPERTS) {
+            return step->inputs[1].kind == ids->kind && step->inputs[1].offset == ids->offset ? step : NULL;
+        }
+    }
+    return NULL;
+}
+
+/* ---- ROUTE and PREDICT ---- */
 
 static bool route_row(const sl_step_run *run, uint32_t row, float *p)
 {
@@ -55,7 +150,23 @@ sluice_status sl_step_route(const sl_step_run *step, sluice_error *error)
                 step->step->op, row);
         }
     }
-    return SLUICE_OK;
+    sl_executor *executor = step->executor;
+    const sl_step *experts = experts_step_after(step);
+    return experts == NULL ? SLUICE_OK : begin_demand(executor, experts, step->outputs[0], step->rows, error);
+}
+
+void sl_step_predict(const sl_step_run *step)
+{
+    sl_executor *executor = step->executor;
+    const sl_op_attributes *attributes = &step->step->attributes;
+    uint32_t *ids = step->outputs[0];
+    for (uint32_t row = 0; row < step->rows; row++) {
+        sl_kernel_top_k(sl_float_row(step->inputs[0], &step->step->inputs[0], row), attributes->n_experts,
+                        attributes->n_used, ids + (size_t)row * attributes->n_used);
+    }
+    const uint32_t *experts = NULL;
+    uint32_t n_experts = sl_predictor_merge(executor->config.predictor, ids, step->rows, &experts);
+    sl_store_prefetch(executor->config.store, attributes->expert_layer, experts, n_experts);
 }
 
 /* ---- EXPERTS ---- */
@@ -63,42 +174,9 @@ sluice_status sl_step_route(const sl_step_run *step, sluice_error *error)
 typedef struct experts_run {
     const sl_step_run *run;
     uint32_t n_pairs;
-    uint32_t n_wanted;
     uint32_t n_ready;
     bool shared_row; /* one token: every expert reads the same row, nothing is gathered */
 } experts_run;
-
-/* Sort pairs by expert (counting sort: pairs of one expert stay in order) and list the distinct experts: in rank order
- * for a single token, by number otherwise, which is their order in the file. */
-static void sort_pairs(experts_run *experts)
-{
-    const sl_step_run *run = experts->run;
-    sl_executor *executor = run->executor;
-    uint32_t n_experts = run->step->attributes.n_experts;
-    const uint32_t *ids = run->inputs[1];
-    uint32_t *first = executor->expert_first;
-    memset(first, 0, (n_experts + 1) * sizeof *first);
-    for (uint32_t pair = 0; pair < experts->n_pairs; pair++) {
-        first[ids[pair] + 1]++;
-    }
-    experts->n_wanted = 0;
-    for (uint32_t e = 0; e < n_experts; e++) {
-        if (first[e + 1] > 0 && !experts->shared_row) {
-            executor->wanted[experts->n_wanted++] = e;
-        }
-        first[e + 1] += first[e];
-    }
-    if (experts->shared_row) {
-        memcpy(executor->wanted, ids, experts->n_pairs * sizeof *ids);
-        experts->n_wanted = experts->n_pairs;
-    }
-    for (uint32_t pair = experts->n_pairs; pair-- > 0;) {
-        /* Filling from the back leaves first[e] at the start of expert e once shifted by one. */
-        uint32_t place = --first[ids[pair] + 1];
-        executor->pair_of[place] = pair;
-        executor->place_of[pair] = place;
-    }
-}
 
 /* After sort_pairs expert e's pairs start at first[e + 1]; its count follows from the next start. */
 static uint32_t first_place(const experts_run *experts, uint32_t expert)
@@ -243,18 +321,19 @@ static void compute_ready(experts_run *experts)
     sl_workers_run(workers, down_task, experts);
 }
 
-static sluice_status compute_all(experts_run *experts, sl_store_request *request, sluice_error *error)
+static sluice_status compute_all(experts_run *experts, sluice_error *error)
 {
     sl_executor *executor = experts->run->executor;
     sl_store *store = executor->config.store;
+    sl_demand *demand = &executor->demand;
     for (;;) {
-        SL_TRY(sl_store_wait(store, request, executor->ready, experts->n_wanted, &experts->n_ready, error));
+        SL_TRY(sl_store_wait(store, &demand->request, executor->ready, demand->n_wanted, &experts->n_ready, error));
         if (experts->n_ready == 0) {
             return SLUICE_OK;
         }
         compute_ready(experts);
         for (uint32_t i = 0; i < experts->n_ready; i++) {
-            sl_store_release(store, request, &executor->ready[i]);
+            sl_store_release(store, &demand->request, &executor->ready[i]);
         }
     }
 }
@@ -263,18 +342,16 @@ sluice_status sl_step_experts(const sl_step_run *step, sluice_error *error)
 {
     sl_executor *executor = step->executor;
     sl_workers *workers = executor->config.workers;
-    experts_run experts = {
-        .run = step, .n_pairs = step->rows * step->step->attributes.n_used, .shared_row = step->rows == 1};
-    sort_pairs(&experts);
-    sl_store_request request;
-    SL_TRY(sl_store_begin(executor->config.store, &request, step->step->attributes.expert_layer, executor->wanted,
-                          experts.n_wanted, executor->progress, error));
+    if (executor->demand.step != step->step) {
+        sl_step_give_up_demand(executor);
+        SL_TRY(begin_demand(executor, step->step, step->inputs[1], step->rows, error));
+    }
+    experts_run experts = {.run = step, .n_pairs = executor->demand.n_pairs, .shared_row = step->rows == 1};
     if (!experts.shared_row) {
         sl_workers_run(workers, gather_task, &experts);
     }
-    sluice_status status = compute_all(&experts, &request, error);
-    sl_store_end(executor->config.store, &request);
-    SL_TRY(status);
+    SL_TRY(compute_all(&experts, error));
+    end_demand(executor);
     if (step->rows > 1) {
         sl_workers_run(workers, combine_task, &experts);
     } else {

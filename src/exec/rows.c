@@ -107,6 +107,7 @@ static void run_row(const sl_step_run *run, uint32_t row)
     case SL_OP_KV_STORE:
     case SL_OP_ATTENTION:
     case SL_OP_ROUTE:
+    case SL_OP_PREDICT:
     case SL_OP_EXPERTS:
     case SL_OP_KIND_COUNT: break; /* not row by row */
     }

@@ -4,9 +4,18 @@
 
 #include "exec/executor.h"
 
+/* The experts that an EXPERTS step waits for, asked for as soon as they were known. */
+typedef struct sl_demand {
+    const sl_step *step; /* borrowed from the program: the EXPERTS step; NULL: no request is open */
+    sl_store_request request;
+    uint32_t n_wanted; /* distinct experts */
+    uint32_t n_pairs;
+} sl_demand;
+
 struct sl_executor {
     sl_executor_config config;
     uint32_t n_workers;
+    sl_demand demand;
 
     /* Per worker, `stride` floats apart: [n_workers][...] */
     float *attention_scratch; /* owned */
@@ -43,9 +52,13 @@ static inline float *sl_float_row_of(void *base, const sl_place *place, uint32_t
     return (float *)((char *)base + place->row_bytes * row);
 }
 
-/* Every kind but EXPERTS; cannot fail. */
+/* Every kind but those below; cannot fail. */
 void sl_step_rows(const sl_step_run *step);
+/* Also asks the store for what the EXPERTS step that follows will need, so that reads begin at once. */
 SLUICE_NODISCARD sluice_status sl_step_route(const sl_step_run *step, sluice_error *error);
+void sl_step_predict(const sl_step_run *step);
 SLUICE_NODISCARD sluice_status sl_step_experts(const sl_step_run *step, sluice_error *error);
+/* Close the request of an EXPERTS step that will not be run. */
+void sl_step_give_up_demand(sl_executor *executor);
 
 #endif
