@@ -97,7 +97,9 @@ static bool put_experts(json_t *object, const sl_report *report)
            sl_json_put(object, "read_gb_s", sl_json_number(report->read_gb_s)) &&
            sl_json_put(object, "io_wait_ms", sl_json_number(stats->io_wait_ms)) &&
            sl_json_put(object, "prefetch_issued", sl_json_count(stats->prefetch_issued)) &&
-           sl_json_put(object, "prefetch_used", sl_json_count(stats->prefetch_used));
+           sl_json_put(object, "prefetch_used", sl_json_count(stats->prefetch_used)) &&
+           sl_json_put(object, "prefetch_late", sl_json_count(stats->prefetch_late)) &&
+           sl_json_put(object, "prefetch_useless", sl_json_count(stats->prefetch_useless));
 }
 
 json_t *sl_report_json(const sl_report *report)
@@ -245,6 +247,26 @@ static double get_io_wait_ms(const sl_report *report)
     return report->engine.io_wait_ms;
 }
 
+static double get_prefetch_issued(const sl_report *report)
+{
+    return (double)report->engine.prefetch_issued;
+}
+
+static double get_prefetch_used(const sl_report *report)
+{
+    return (double)report->engine.prefetch_used;
+}
+
+static double get_prefetch_late(const sl_report *report)
+{
+    return (double)report->engine.prefetch_late;
+}
+
+static double get_prefetch_useless(const sl_report *report)
+{
+    return (double)report->engine.prefetch_useless;
+}
+
 const sl_metric sl_metrics[] = {
     {"prefill_tok_s", false, get_prefill_tok_s},
     {"decode_tok_s", false, get_decode_tok_s},
@@ -256,6 +278,10 @@ const sl_metric sl_metrics[] = {
     {"bytes_read", true, get_bytes_read},
     {"read_gb_s", false, get_read_gb_s},
     {"io_wait_ms", false, get_io_wait_ms},
+    {"prefetch_issued", true, get_prefetch_issued},
+    {"prefetch_used", true, get_prefetch_used},
+    {"prefetch_late", true, get_prefetch_late},
+    {"prefetch_useless", true, get_prefetch_useless},
     {"mem_peak_bytes", true, get_mem_peak_bytes},
 };
 const size_t sl_n_metrics = sizeof sl_metrics / sizeof sl_metrics[0];

@@ -15,7 +15,8 @@ PROMPT = "Once upon a time there was a king who"
 GREEDY = ("--temp", 0, "--ctx", 256)
 STATISTICS = {"model", "prompt_tokens", "generated_tokens", "prefill_tok_s", "decode_tok_s", "ttft_ms", "mem_budget_bytes",
               "mem_peak_bytes", "mem_by_tag", "expert_requests", "expert_hits", "expert_misses", "hit_rate", "bytes_read",
-              "read_gb_s", "io_wait_ms", "prefetch_issued", "prefetch_used", "logits_hash", "isa", "io_backend", "threads"}
+              "read_gb_s", "io_wait_ms", "prefetch_issued", "prefetch_used", "prefetch_late",
+              "prefetch_useless", "logits_hash", "isa", "io_backend", "threads"}
 TAGS = {"weights", "experts", "kv", "activations", "io", "text", "other"}
 TEXTS = ("Hello world", "  two  blanks ", "line\nbreak\ttab", "Grüße, 世界 🎉", "nul\u0001\u001b[31m", "'quoted' \"twice\" \\")
 

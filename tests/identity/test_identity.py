@@ -100,6 +100,25 @@ def test_io_backend(plain, floor, backend):
     assert json.loads(ended.out)["logits_hash"] == plain["logits_hash"]
 
 
+PREDICTORS = ("none", "previous", "router", "auto")
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("name", BUDGETS)
+def test_prefetch(plain, floor, predictor, name):
+    options = ("--mem", budget_bytes(name, floor), "--prefetch", predictor)
+    assert logits(*options)["logits_hash"] == plain["logits_hash"]
+    assert logits(*options, "--decode")["logits_hash"] == plain["logits_hash"]
+    assert logits(*options, "--chunk", 5)["logits_hash"] == plain["logits_hash"]
+
+
+def test_the_predictors_read_ahead_of_need(floor):
+    """Else the tests above would compare a run with itself."""
+    issued = {p: logits("--mem", budget_bytes("floor and a third", floor), "--prefetch", p, "--decode")["prefetch_issued"]
+              for p in PREDICTORS}
+    assert issued["none"] == 0 and issued["previous"] > 50 and issued["router"] > 50
+
+
 def test_everything_at_once(plain, floor):
     said = logits("--mem", budget_bytes("floor and a tenth", floor), "--chunk", 7, "-t", 3, "--cpu-mask", "generic",
                   "--io", "pread")
