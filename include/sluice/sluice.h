@@ -139,9 +139,10 @@ typedef struct sluice_engine_options {
     uint32_t n_threads;        /* 0: usable physical cores */
     uint32_t prefill_chunk;    /* tokens at once, 1 to 512; 0: the most the budget allows up to 512 */
     sluice_kv_type kv_type;
-    const char *cpu_mask;                                              /* "auto" (NULL), "generic", "avx2", "avx512" */
-    const char *io;                                                    /* "auto" (NULL), "uring", "pread" */
-    const char *prefetch;                                              /* "auto" (NULL), "none", "previous", "router" */
+    bool capture_routing; /* room in every session for the routing of one evaluation: sluice_session_capture_routing */
+    const char *cpu_mask; /* "auto" (NULL), "generic", "avx2", "avx512" */
+    const char *io;       /* "auto" (NULL), "uring", "pread" */
+    const char *prefetch; /* "auto" (NULL), "none", "previous", "router" */
     void (*log)(void *user, sluice_log_level level, const char *line); /* may be NULL; any thread */
     void *log_user;
     sluice_log_level log_level;
@@ -255,6 +256,54 @@ SLUICE_API uint64_t sluice_session_logits_hash(const sluice_session *session);
 /* Make the evaluation or generation in progress, or the next one, end with SLUICE_ERROR_CANCELLED. Safe from any thread
  * and from a signal handler. */
 SLUICE_API void sluice_session_cancel(sluice_session *session);
+
+/* ---- Experts: what the router chose, and where they were -----------------------------------------------------------
+ *
+ * Layers are those that have experts, counted from 0 without the others. */
+
+typedef struct sluice_expert_shape {
+    uint32_t n_layers;
+    uint32_t n_experts; /* per layer */
+    uint32_t n_used;    /* by each token in each layer */
+} sluice_expert_shape;
+SLUICE_API void sluice_engine_expert_shape(const sluice_engine *engine, sluice_expert_shape *shape);
+
+/* Keep what the router chose in each evaluation from now on, or stop. Each evaluation begins with nothing kept; one
+ * that fails keeps its whole chunks. ARGUMENT when the engine was opened without capture_routing. */
+SLUICE_API SLUICE_NODISCARD sluice_status sluice_session_capture_routing(sluice_session *session, bool on,
+                                                                         sluice_error *error);
+/* The choices of one layer for the tokens of the last evaluation, in order: (*experts)[token * *n_used + rank], valid
+ * until the next evaluation. 0 tokens when nothing is kept; false for a layer out of range. */
+SLUICE_API bool sluice_session_routing(const sluice_session *session, uint32_t layer, const uint32_t **experts,
+                                       uint32_t *n_tokens, uint32_t *n_used);
+
+/* Write the routing of all further evaluations to a file, chunk by chunk; turns capturing on. The file appears when the
+ * recording is finished, and not at all when the session is closed before. ARGUMENT when the engine was opened without
+ * capture_routing, or during a recording. An evaluation whose chunk cannot be written fails with IO, and the recording
+ * is over; its tokens count as evaluated. */
+SLUICE_API SLUICE_NODISCARD sluice_status sluice_session_record_routing(sluice_session *session, const char *path,
+                                                                        sluice_error *error);
+/* Does nothing without a recording. */
+SLUICE_API SLUICE_NODISCARD sluice_status sluice_session_finish_recording(sluice_session *session, sluice_error *error);
+
+/* What a session asked of its experts since open or the last reset of these counters, by tier: in memory when asked
+ * for, or read. A call is one expert's turn in one chunk, its tokens are those routed to it. */
+typedef struct sluice_expert_use {
+    uint64_t memory_calls, memory_tokens;
+    uint64_t read_calls, read_tokens;
+} sluice_expert_use;
+/* false for a layer out of range. */
+SLUICE_API bool sluice_session_expert_use(const sluice_session *session, uint32_t layer, sluice_expert_use *use);
+SLUICE_API void sluice_session_expert_use_total(const sluice_session *session, sluice_expert_use *use);
+SLUICE_API void sluice_session_expert_use_reset(sluice_session *session);
+
+/* Which experts are in memory now, as a mask: word e / 64, bit e % 64; n_words words are written. What is missing
+ * counts as in memory: experts past the last, and every expert of a layer that does not exist. */
+SLUICE_API void sluice_engine_residency(sluice_engine *engine, uint32_t layer, uint64_t *mask, uint32_t n_words);
+/* Those that are in memory in any layer. */
+SLUICE_API void sluice_engine_merged_residency(sluice_engine *engine, uint64_t *mask, uint32_t n_words);
+/* One bit of a mask; true past its end, and without a mask (NULL). */
+SLUICE_API bool sluice_residency_has(const uint64_t *mask, uint32_t n_words, uint32_t expert);
 
 /* ---- Sampling and generation
  * ----------------------------------------------------------------------------------------- */

@@ -272,6 +272,12 @@ const sl_option_row sl_option_table[SL_OPTION_COUNT] = {
                               .placeholder = "ROWS",
                               .help = "instead of running, print the compiled graphs and their memory plans for ROWS "
                                       "tokens at once"},
+    [SL_OPTION_RECORD_ROUTING] = {.name = "record-routing",
+                                  .type = SL_OPTION_TYPE_TEXT,
+                                  .group = SL_OPTION_GROUP_OUTPUT,
+                                  .commands = RUNS_A_MODEL,
+                                  .placeholder = "FILE",
+                                  .help = "write the experts that the router chose to FILE"},
     [SL_OPTION_STATS] = {.name = "stats",
                          .type = SL_OPTION_TYPE_TEXT,
                          .group = SL_OPTION_GROUP_OUTPUT,
@@ -307,7 +313,7 @@ const sl_option_conflict sl_option_conflicts[] = {
     {SL_OPTION_DECODE_IDS, SL_OPTION_NO_SPECIAL}, {SL_OPTION_IDS, SL_OPTION_JSON},
     {SL_OPTION_DUMP_GRAPH, SL_OPTION_PROMPT},     {SL_OPTION_DUMP_GRAPH, SL_OPTION_FILE},
     {SL_OPTION_DUMP_GRAPH, SL_OPTION_MAX_TOKENS}, {SL_OPTION_DUMP_GRAPH, SL_OPTION_STATS},
-    {SL_OPTION_DUMP_GRAPH, SL_OPTION_JSON},
+    {SL_OPTION_DUMP_GRAPH, SL_OPTION_JSON},       {SL_OPTION_DUMP_GRAPH, SL_OPTION_RECORD_ROUTING},
 };
 const size_t sl_option_n_conflicts = sizeof sl_option_conflicts / sizeof sl_option_conflicts[0];
 

@@ -181,7 +181,7 @@ static sluice_status publish(benchmark *self, sluice_error *error)
     }
     sluice_status status = done ? SLUICE_OK : sl_error_no_memory(error, 0, "the statistics");
     if (status == SLUICE_OK) {
-        status = sl_json_save(&self->model.stats_file, object, error);
+        status = sl_model_run_finish(&self->model, object, error);
     }
     if (status == SLUICE_OK && as_json) {
         status = sl_json_print(console, object, error);

@@ -84,7 +84,7 @@ static sluice_status publish(evaluation *self, double elapsed_ms, sluice_error *
     double speed = (double)self->n_tokens * 1e3 / elapsed_ms;
     *(sl_options_flag(self->model.options, SL_OPTION_DECODE) ? &report.decode_tok_s : &report.prefill_tok_s) = speed;
     json_t *object = sl_report_json(&report);
-    sluice_status status = sl_json_save(&self->model.stats_file, object, error);
+    sluice_status status = sl_model_run_finish(&self->model, object, error);
     if (status == SLUICE_OK && sl_options_flag(self->model.options, SL_OPTION_JSON)) {
         status = sl_json_print(console, object, error);
     } else if (status == SLUICE_OK) {

@@ -28,6 +28,7 @@ void sl_engine_options_from(sluice_engine_options *engine_options, const sl_opti
     engine_options->prefill_chunk = (uint32_t)sl_options_integer(options, SL_OPTION_CHUNK);
     engine_options->n_threads = (uint32_t)sl_options_integer(options, SL_OPTION_THREADS);
     engine_options->kv_type = sl_options_integer(options, SL_OPTION_KV) == 0 ? SLUICE_KV_F16 : SLUICE_KV_F32;
+    engine_options->capture_routing = sl_options_given(options, SL_OPTION_RECORD_ROUTING);
     engine_options->cpu_mask = sl_options_text(options, SL_OPTION_CPU_MASK);
     engine_options->io = sl_options_text(options, SL_OPTION_IO);
     engine_options->prefetch = sl_options_text(options, SL_OPTION_PREFETCH);
@@ -50,8 +51,18 @@ sluice_status sl_model_run_open(sl_model_run *run, const sl_options *options, sl
         return status;
     }
     SL_TRY(sluice_session_open(&run->session, run->engine, error));
+    const char *recording = sl_options_text(options, SL_OPTION_RECORD_ROUTING);
+    if (recording != NULL) {
+        SL_TRY(sluice_session_record_routing(run->session, recording, error));
+    }
     sl_interrupt_watch(run->session);
     return SLUICE_OK;
+}
+
+sluice_status sl_model_run_finish(sl_model_run *run, const json_t *statistics, sluice_error *error)
+{
+    SL_TRY(sl_json_save(&run->stats_file, statistics, error));
+    return sluice_session_finish_recording(run->session, error);
 }
 
 void sl_model_run_close(sl_model_run *run)

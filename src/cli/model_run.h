@@ -5,6 +5,7 @@
 #include "base/options.h"
 #include "cli/console.h"
 #include "cli/progress.h"
+#include "cli/report.h"
 #include "cli/result_file.h"
 #include "sluice/sluice.h"
 
@@ -25,6 +26,8 @@ void sl_engine_options_from(sluice_engine_options *engine_options, const sl_opti
  * returns. */
 SLUICE_NODISCARD sluice_status sl_model_run_open(sl_model_run *run, const sl_options *options, sl_console *console,
                                                  sluice_error *error);
+/* Write the files that the options name: the statistics, and the recording of routing. */
+SLUICE_NODISCARD sluice_status sl_model_run_finish(sl_model_run *run, const json_t *statistics, sluice_error *error);
 void sl_model_run_close(sl_model_run *run);
 
 /* The tokens of a text, with what --no-bos and --no-special say where the command takes them; freed with sluice_free.

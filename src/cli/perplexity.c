@@ -139,7 +139,7 @@ static sluice_status publish(perplexity *self, sluice_error *error)
     *(sl_options_flag(self->model.options, SL_OPTION_DECODE) ? &report.decode_tok_s : &report.prefill_tok_s) = speed;
     json_t *object = sl_report_json(&report);
     sluice_status status = put_figures(object, self, nll_per_token, bits_per_byte)
-                               ? sl_json_save(&self->model.stats_file, object, error)
+                               ? sl_model_run_finish(&self->model, object, error)
                                : sl_error_no_memory(error, 0, "the statistics");
     if (status == SLUICE_OK && sl_options_flag(self->model.options, SL_OPTION_JSON)) {
         status = sl_json_print(console, object, error);

@@ -85,7 +85,7 @@ static sluice_status report(completion *self, sluice_error *error)
         sl_report_print_summary(&report);
     }
     json_t *object = sl_report_json(&report);
-    sluice_status status = sl_json_save(&self->model.stats_file, object, error);
+    sluice_status status = sl_model_run_finish(&self->model, object, error);
     if (status == SLUICE_OK && self->as_json) {
         status =
             sl_json_put(object, "text", sl_json_text(&self->model.console->memory, self->text.data, self->text.length))

@@ -8,7 +8,7 @@
 #include "engine/dense.h"
 #include "exec/executor.h"
 #include "graph/buckets.h"
-#include "graph/buckets.h"
+#include "experts/recording.h"
 #include "graph/program.h"
 #include "models/model.h"
 #include "sluice/sluice.h"
@@ -52,6 +52,7 @@ struct sluice_engine {
     sl_kv_type kv_type;
     sl_reads_kind reads_kind;
     sl_predictor_config predictor_config;
+    bool captures_routing; /* sessions have room for it */
     sl_graph body_graph, head_graph;
     sl_bucket buckets[SL_MAX_BUCKETS];   /* powers of two from 1 to SL_MAX_CHUNK rows; the head uses the first ones */
     sl_program *body[SL_BODY_BUCKETS];   /* owned; by bucket; NULL above the chunk's */
@@ -88,6 +89,13 @@ struct sluice_session {
     bool has_logits;
     uint64_t logits_hash;
     atomic_bool cancelled;
+
+    sl_expert_use *expert_use; /* owned; [expert layers] */
+    uint32_t *routing;         /* owned; [expert layers][context length][experts used]; NULL: no room was asked for */
+    uint32_t n_captured;       /* tokens of the last evaluation in `routing` */
+    bool captures;
+    sl_recording_writer *recording; /* owned; NULL without `routing` */
+    bool records;
 };
 
 /* Everything up to and including the plan: reads headers only. On failure the engine is as far as it came and must be
@@ -106,6 +114,12 @@ uint64_t sl_engine_state_bytes(const sluice_engine *engine, sl_value state);
 uint64_t sl_session_cost(const sluice_engine *engine);
 /* The bucket for `rows`, 1 to SL_MAX_CHUNK. */
 uint32_t sl_engine_bucket(const sluice_engine *engine, uint32_t rows);
+/* Routing of a session (engine/routing.c): what its capture costs and holds, and the end of a chunk of `n_rows`. */
+uint64_t sl_session_routing_cost(const sluice_engine *engine);
+SLUICE_NODISCARD bool sl_session_routing_allocate(sluice_session *session);
+void sl_session_routing_free(sluice_session *session);
+size_t sl_session_routing_stride(const sluice_engine *engine);
+SLUICE_NODISCARD sluice_status sl_session_routing_take(sluice_session *session, uint32_t n_rows, sluice_error *error);
 
 /* sluice_engine_open with faults injected into expert reads; `faults` is borrowed until close. For tests. */
 SLUICE_NODISCARD sluice_status sl_engine_open_with_faults(sluice_engine **out, const sluice_engine_options *options,

@@ -65,7 +65,7 @@ uint64_t sl_session_cost(const sluice_engine *engine)
     return sl_memory_cost(sizeof(sluice_session), 16) + 2 * sl_memory_cost(SL_MAX_CHUNK * sizeof(int32_t), 16) +
            sl_memory_cost(engine->body[0]->n_bindings * sizeof(void *), 16) +
            sl_memory_cost(engine->head[0]->n_bindings * sizeof(void *), 16) +
-           sl_memory_cost((uint64_t)engine->model->hyper.n_vocab * sizeof(float), 16);
+           sl_memory_cost((uint64_t)engine->model->hyper.n_vocab * sizeof(float), 16) + sl_session_routing_cost(engine);
 }
 
 static uint64_t activation_bytes(const sluice_engine *engine, uint32_t chunk)

@@ -53,6 +53,7 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
     }
     engine->n_threads = options->n_threads > 0 ? options->n_threads : sl_cpu_usable_cores();
     engine->n_sessions_planned = options->n_sessions > 0 ? options->n_sessions : 1;
+    engine->captures_routing = options->capture_routing;
     engine->kv_type = options->kv_type == SLUICE_KV_F32 ? SL_KV_F32 : SL_KV_F16;
     return SLUICE_OK;
 }

@@ -63,7 +63,8 @@ static bool allocate(sluice_session *session)
     session->logits = sl_alloc(memory, SL_MEMORY_ACTIVATIONS, engine->model->hyper.n_vocab, sizeof *session->logits);
     session->kv = sl_alloc_aligned(memory, SL_MEMORY_KV, sl_engine_kv_bytes(engine), 4096);
     return session->tokens != NULL && session->positions != NULL && session->body_bindings != NULL &&
-           session->head_bindings != NULL && session->logits != NULL && session->kv != NULL;
+           session->head_bindings != NULL && session->logits != NULL && session->kv != NULL &&
+           sl_session_routing_allocate(session);
 }
 
 sluice_status sluice_session_open(sluice_session **out, sluice_engine *engine, sluice_error *error)
@@ -108,6 +109,7 @@ void sluice_session_close(sluice_session **session)
         return;
     }
     sluice_engine *engine = closing->engine;
+    sl_session_routing_free(closing);
     void *owned[] = {closing->tokens,        closing->positions, closing->body_bindings,
                      closing->head_bindings, closing->logits,    closing->kv};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) {
@@ -212,13 +214,18 @@ static sluice_status run_chunk(sluice_session *session, const int32_t *tokens, u
                   .arena = engine->body_arena,
                   .rows = n_rows,
                   .kv_capacity = engine->plan.context_length,
-                  .cancel = &session->cancelled};
+                  .cancel = &session->cancelled,
+                  .expert_use = session->expert_use};
+    if (session->captures) {
+        run.routing = session->routing + (size_t)session->n_captured * engine->model->hyper.n_experts_used;
+        run.routing_stride = sl_session_routing_stride(engine);
+    }
     SL_TRY(sl_executor_run(engine->executor, &run, error));
     if (first_wanted < n_rows) {
         SL_TRY(run_head(session, sl_run_output(&run, 0), first_wanted, n_rows, to, error));
     }
     session->position += n_rows;
-    return SLUICE_OK;
+    return sl_session_routing_take(session, n_rows, error);
 }
 
 static sluice_status check_tokens(const sluice_session *session, const int32_t *tokens, size_t n_tokens,
@@ -245,6 +252,7 @@ static sluice_status check_tokens(const sluice_session *session, const int32_t *
 sluice_status sluice_session_eval(sluice_session *session, const int32_t *tokens, size_t n_tokens,
                                   sluice_logits_want want, sluice_logits_fn *on_logits, void *user, sluice_error *error)
 {
+    session->n_captured = 0;
     SL_TRY(check_tokens(session, tokens, n_tokens, error));
     sluice_engine *engine = session->engine;
     delivery to = {.on_logits = on_logits, .user = user};

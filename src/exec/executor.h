@@ -37,6 +37,13 @@ void sl_executor_close(sl_executor **executor);
 /* Bytes of scratch that sl_executor_open will take from the account, all under ACTIVATIONS, for `n_workers`. */
 uint64_t sl_executor_cost(const sl_executor_limits *limits, uint32_t n_workers);
 
+/* What one layer asked of its experts, by where they were: a call is one expert's turn in one run, its tokens are those
+ * that were routed to it. */
+typedef struct sl_expert_use {
+    uint64_t memory_calls, memory_tokens; /* in memory when asked for */
+    uint64_t read_calls, read_tokens;     /* the others */
+} sl_expert_use;
+
 typedef struct sl_run {
     const sl_program *program;
     void *const *bindings;     /* borrowed: [program->n_bindings] */
@@ -44,6 +51,10 @@ typedef struct sl_run {
     uint32_t rows;             /* 1 to program->rows */
     uint32_t kv_capacity;      /* positions that the bound states hold; every bound position is below it */
     const atomic_bool *cancel; /* borrowed; may be NULL: looked at between steps */
+    uint32_t *routing; /* borrowed; may be NULL: row r of expert layer l gets its experts, in the router's order, at
+                          l * routing_stride + r * k */
+    size_t routing_stride;
+    sl_expert_use *expert_use; /* borrowed; may be NULL: [expert layers]; added to */
 } sl_run;
 
 /* Where an output of the program lies after a run. */

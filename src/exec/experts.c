@@ -321,6 +321,21 @@ static void compute_ready(experts_run *experts)
     sl_workers_run(workers, down_task, experts);
 }
 
+static void count_ready(const experts_run *experts)
+{
+    const sl_step_run *run = experts->run;
+    if (run->run->expert_use == NULL) {
+        return;
+    }
+    sl_expert_use *use = &run->run->expert_use[run->step->attributes.expert_layer];
+    for (uint32_t i = 0; i < experts->n_ready; i++) {
+        const sl_expert_view *view = &run->executor->ready[i];
+        uint32_t n_tokens = end_place(experts, view->expert) - first_place(experts, view->expert);
+        *(view->was_resident ? &use->memory_calls : &use->read_calls) += 1;
+        *(view->was_resident ? &use->memory_tokens : &use->read_tokens) += n_tokens;
+    }
+}
+
 static sluice_status compute_all(experts_run *experts, sluice_error *error)
 {
     sl_executor *executor = experts->run->executor;
@@ -332,9 +347,19 @@ static sluice_status compute_all(experts_run *experts, sluice_error *error)
             return SLUICE_OK;
         }
         compute_ready(experts);
+        count_ready(experts);
         for (uint32_t i = 0; i < experts->n_ready; i++) {
             sl_store_release(store, &demand->request, &executor->ready[i]);
         }
+    }
+}
+
+static void capture_routing(const sl_step_run *step)
+{
+    if (step->run->routing != NULL) {
+        const sl_op_attributes *attributes = &step->step->attributes;
+        memcpy(step->run->routing + attributes->expert_layer * step->run->routing_stride, step->inputs[1],
+               (size_t)step->rows * attributes->n_used * sizeof(uint32_t));
     }
 }
 
@@ -347,6 +372,7 @@ sluice_status sl_step_experts(const sl_step_run *step, sluice_error *error)
         SL_TRY(begin_demand(executor, step->step, step->inputs[1], step->rows, error));
     }
     experts_run experts = {.run = step, .n_pairs = executor->demand.n_pairs, .shared_row = step->rows == 1};
+    capture_routing(step);
     if (!experts.shared_row) {
         sl_workers_run(workers, gather_task, &experts);
     }

@@ -98,18 +98,32 @@ void sl_store_counters_reset(sl_store *store)
     pthread_mutex_unlock(&store->lock);
 }
 
-void sl_store_residency(sl_store *store, uint32_t layer, uint64_t *mask, uint32_t n_words)
+static void add_residency(sl_store *store, uint32_t layer, uint64_t *mask, uint32_t n_words)
 {
-    memset(mask, 0, (size_t)n_words * sizeof *mask);
-    if (layer >= store->n_layers) {
-        return;
-    }
-    pthread_mutex_lock(&store->lock);
     for (uint32_t expert = 0; expert < store->n_experts && expert / 64 < n_words; expert++) {
         uint32_t slot = *sl_slot_place(store, layer, expert);
         if (slot != SL_NO_SLOT && store->slots[slot].state == SL_SLOT_READY) {
             mask[expert / 64] |= (uint64_t)1 << (expert % 64);
         }
+    }
+}
+
+void sl_store_residency(sl_store *store, uint32_t layer, uint64_t *mask, uint32_t n_words)
+{
+    memset(mask, 0, (size_t)n_words * sizeof *mask);
+    if (layer < store->n_layers) {
+        pthread_mutex_lock(&store->lock);
+        add_residency(store, layer, mask, n_words);
+        pthread_mutex_unlock(&store->lock);
+    }
+}
+
+void sl_store_merged_residency(sl_store *store, uint64_t *mask, uint32_t n_words)
+{
+    memset(mask, 0, (size_t)n_words * sizeof *mask);
+    pthread_mutex_lock(&store->lock);
+    for (uint32_t layer = 0; layer < store->n_layers; layer++) {
+        add_residency(store, layer, mask, n_words);
     }
     pthread_mutex_unlock(&store->lock);
 }

@@ -245,6 +245,7 @@ static void fill_view(const sl_store *store, const sl_store_request *request, sl
     const unsigned char *start = store->arena + (size_t)index * store->geometry.slot_bytes;
     view->expert = slot->expert;
     view->slot = index;
+    view->was_resident = sl_entry_state_of(request->progress[view->index]) == SL_ENTRY_HIT;
     for (uint32_t i_range = 0; i_range < SL_EXPERT_MAX_RANGES; i_range++) {
         bool present = i_range < store->n_ranges && slot->matrix_offsets[i_range] != SL_NO_MATRIX;
         view->matrices[i_range] = present ? start + slot->matrix_offsets[i_range] : NULL;

@@ -62,6 +62,7 @@ typedef struct sl_expert_view {
     uint32_t index;  /* position in the request's list */
     uint32_t expert; /* number within the layer */
     uint32_t slot;
+    bool was_resident; /* READY when it was asked for */
     const void *matrices[SL_EXPERT_MAX_RANGES]; /* pinned until released; any alignment */
 } sl_expert_view;
 
@@ -142,6 +143,8 @@ void sl_store_counters_reset(sl_store *store);
 
 /* Bits of the experts of a layer that are READY now: mask[e / 64] bit e % 64; n_words words are written. */
 void sl_store_residency(sl_store *store, uint32_t layer, uint64_t *mask, uint32_t n_words);
+/* The experts that are READY now in any layer. */
+void sl_store_merged_residency(sl_store *store, uint64_t *mask, uint32_t n_words);
 
 uint32_t sl_store_n_layers(const sl_store *store);
 uint64_t sl_store_n_slots(const sl_store *store);
