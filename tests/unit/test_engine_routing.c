@@ -28,6 +28,7 @@ static sluice_engine_options options_of(uint32_t chunk)
     options.n_sessions = 3;
     options.prefill_chunk = chunk;
     options.capture_routing = true;
+    options.prefetch = "none"; /* what is in memory follows from what was used */
     return options;
 }
 
