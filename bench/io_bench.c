@@ -3,7 +3,7 @@
  * gigabyte, and how long a group took.
  *
  * Usage: io_bench FILE [kind=uring|pread] [threads=N] [depth=N] [piece=KIB] [read=KIB] [group=N] [outstanding=N]
- *                 [burst=0|1] [seconds=F] [registered=0|1] [huge=0|1] [buffered=0|1]
+ *                 [burst=0|1] [seconds=F] [huge=0|1] [buffered=0|1]
  *
  * With burst=1 all outstanding groups are submitted at once and waited for before the next ones, as a layer does;
  * otherwise each finished group is replaced by the next.
@@ -26,7 +26,7 @@ typedef struct setting {
     double value;
 } setting;
 
-enum { THREADS, DEPTH, PIECE, READ, GROUP, OUTSTANDING, BURST, SECONDS, REGISTERED, HUGE, BUFFERED, SEED, N_SETTINGS };
+enum { THREADS, DEPTH, PIECE, READ, GROUP, OUTSTANDING, BURST, SECONDS, HUGE, BUFFERED, SEED, N_SETTINGS };
 
 typedef struct group {
     sl_read reads[MAX_GROUP];
@@ -174,7 +174,7 @@ static void report(bench *self, uint64_t n_groups, double seconds, double cpu)
     qsort(self->latencies, self->n_latencies, sizeof *self->latencies, compare);
     char text[256];
     sl_reads_describe_backend(&self->reads, text, sizeof text);
-    printf("%.3f GB/s  %.1f ms CPU/GB  group of %u x %" PRIu64 " KiB: median %.2f ms, 99%% %.2f ms  %u outstanding%s  "
+    printf("%.3f GB/s  %.1f ms CPU/GB  group of %u x %" PRIu64 " KiB: median %.3f ms, 99%% %.3f ms  %u outstanding%s  "
            "[%s]%s%s\n",
            gigabytes / seconds, cpu * 1e3 / gigabytes, self->n_group, self->read_bytes / KIB,
            (double)self->latencies[self->n_latencies / 2], (double)self->latencies[self->n_latencies * 99ull / 100],
@@ -185,10 +185,10 @@ static void report(bench *self, uint64_t n_groups, double seconds, double cpu)
 static bool parse(bench *self, int n_words, char **words)
 {
     static const setting defaults[N_SETTINGS] = {
-        [THREADS] = {"threads", 4}, [DEPTH] = {"depth", 0},       [PIECE] = {"piece", 0},
-        [READ] = {"read", 864},     [GROUP] = {"group", 3},       [OUTSTANDING] = {"outstanding", 8},
-        [BURST] = {"burst", 0},     [SECONDS] = {"seconds", 3},   [REGISTERED] = {"registered", 0},
-        [HUGE] = {"huge", 1},       [BUFFERED] = {"buffered", 0}, [SEED] = {"seed", 1},
+        [THREADS] = {"threads", 4},   [DEPTH] = {"depth", 0},     [PIECE] = {"piece", 0},
+        [READ] = {"read", 864},       [GROUP] = {"group", 3},     [OUTSTANDING] = {"outstanding", 8},
+        [BURST] = {"burst", 0},       [SECONDS] = {"seconds", 3}, [HUGE] = {"huge", 1},
+        [BUFFERED] = {"buffered", 0}, [SEED] = {"seed", 1},
     };
     memcpy(self->settings, defaults, sizeof defaults);
     for (int i_word = 2; i_word < n_words; i_word++) {
@@ -235,9 +235,6 @@ static sluice_status open_all(bench *self, uint64_t buffer_bytes, sluice_error *
                                 .depth = (uint32_t)value_of(self, DEPTH),
                                 .piece_bytes = (uint32_t)value_of(self, PIECE) * KIB};
     SL_TRY(sl_reads_open(&self->reads, &options, &self->memory, NULL, on_done, self, error));
-    if (value_of(self, REGISTERED) != 0) {
-        sl_reads_register_memory(&self->reads, self->buffer, buffer_bytes);
-    }
     return SLUICE_OK;
 }
 

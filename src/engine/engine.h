@@ -19,7 +19,7 @@ enum {
     SL_BODY_BUCKETS = 10, /* 1, 2, 4, ... 512 rows */
     SL_HEAD_ROWS = 8,     /* positions whose logits are computed together */
     SL_HEAD_BUCKETS = 4,  /* 1, 2, 4, 8 */
-    SL_READ_THREADS = 4
+    SL_READ_THREADS = 8   /* of the pread pool: docs/io.md */
 };
 
 struct sluice_vocabulary {

@@ -118,8 +118,8 @@ static sluice_status total_with_slots(const sluice_engine *engine, sluice_memory
     plan->slot_bytes = store_plan.slot_bytes;
     uint64_t touched = saturating_add(saturating_add(plan->dense_bytes, plan->kv_bytes),
                                       saturating_add(plan->activation_bytes, store_plan.slots_bytes));
-    plan->process_bytes =
-        process_base_bytes + (engine->n_threads + SL_READ_THREADS) * stack_bytes_touched + touched / page_table_share;
+    plan->process_bytes = process_base_bytes + (engine->n_threads + store_plan.n_read_threads) * stack_bytes_touched +
+                          touched / page_table_share;
     plan->process_bytes += store_plan.kernel_bytes;
     *total = saturating_add(total_without_slots(plan), store_plan.slots_bytes);
     return SLUICE_OK;

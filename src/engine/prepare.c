@@ -40,7 +40,6 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "unknown I/O backend '%s': expected auto, uring or pread",
                             io);
     }
-    SL_TRY(sl_reads_check(engine->reads_kind, error));
     const char *prefetch = options->prefetch == NULL ? "auto" : options->prefetch;
     if (!sl_prefetch_kind_parse(prefetch, &engine->predictor_config.kind)) {
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
@@ -177,6 +176,32 @@ static void warn_of_fallbacks(sluice_engine *engine)
     }
 }
 
+/* Settled once, before the plan is made: how to read decides what it costs. Reads through the page cache gain nothing
+ * from io_uring, and one thread copies less than several. */
+static sluice_status choose_reads(sluice_engine *engine, sluice_error *error)
+{
+    bool any_direct = false;
+    for (uint32_t i = 0; i < engine->file->n_files; i++) {
+        any_direct = any_direct || engine->file->files[i].file.direct_descriptor >= 0;
+    }
+    sl_reads_kind wanted = engine->reads_kind;
+    sluice_error reason = {0};
+    sluice_status status = SLUICE_OK;
+    if (wanted == SL_READS_AUTO && !any_direct) {
+        engine->reads_kind = SL_READS_PREAD;
+        (void)sl_error_set(&reason, SLUICE_OK, "no model file allows direct reads");
+    } else {
+        status = sl_reads_choose(&engine->reads_kind, &reason);
+    }
+    if (status != SLUICE_OK && error != NULL) {
+        *error = reason;
+    }
+    if (status == SLUICE_OK && engine->reads_kind != wanted) {
+        sl_log_line(&engine->log, SL_LOG_INFO, "reading with pread: %s", reason.message);
+    }
+    return status;
+}
+
 sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_options *options, sluice_error *error)
 {
     engine->log_function = options->log;
@@ -186,6 +211,7 @@ sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_optio
                            .level = (sl_log_level)options->log_level};
     SL_TRY(take_options(engine, options, error));
     SL_TRY(sl_gguf_open(&engine->file, options->model_path, &engine->memory, &engine->log, error));
+    SL_TRY(choose_reads(engine, error));
     SL_TRY(name_model(engine, options->model_path, error));
     SL_TRY(sl_model_open(&engine->model, engine->file, &engine->memory, error));
     SL_TRY(sl_model_vocabulary_init(&engine->vocabulary, engine->file, &engine->memory, error));

@@ -102,6 +102,7 @@ sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *pl
         cost_of(bytes.hint_lists) + 2 * cost_of(bytes.masks) + sl_policy_lru_cost(geometry.n_slots) +
         reads_cost.account_bytes + (config->faults == NULL ? 0 : sl_reads_faults_cost());
     plan->kernel_bytes = reads_cost.kernel_bytes;
+    plan->n_read_threads = reads_cost.n_threads;
     return SLUICE_OK;
 }
 

@@ -41,14 +41,15 @@ typedef struct sl_store sl_store;
 
 /* Exact sizes before anything is allocated. Every slot is as large as the largest expert, each range padded to what
  * direct reads need. `slots_bytes` is the arena (tag experts), `fixed_bytes` everything else the store allocates (tags
- * io and other), both as the account is charged; with SL_READS_AUTO it is an upper bound, exact where io_uring can be
- * had. `kernel_bytes` is what the kernel takes for reading, beside the account. Thread stacks are in none of them. Uses
- * n_slots as given. */
+ * io and other), both as the account is charged; SL_READS_AUTO counts as io_uring, so settle it before. `kernel_bytes`
+ * is what the kernel takes for reading, beside the account, as closely as it can be known. The stacks of the
+ * `n_read_threads` are in none of them. Uses n_slots as given. */
 typedef struct sl_store_plan {
     uint64_t slot_bytes;
     uint64_t slots_bytes;
     uint64_t fixed_bytes;
     uint64_t kernel_bytes;
+    uint32_t n_read_threads;
 } sl_store_plan;
 SLUICE_NODISCARD sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *plan,
                                                  sluice_error *error);

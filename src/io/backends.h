@@ -41,7 +41,7 @@ int sl_stretch_perform(sl_stretch *stretch, const sl_read *read, sl_refusals *re
 SLUICE_NODISCARD sluice_status sl_reads_open_pread(sl_reads *reads, const sl_reads_options *options, sl_memory *memory,
                                                    const sl_log *log, void (*on_done)(void *user, sl_read *read),
                                                    void *user, sluice_error *error);
-uint64_t sl_reads_pread_cost(const sl_reads_options *options);
+sl_reads_cost sl_reads_pread_cost(const sl_reads_options *options);
 
 /* UNSUPPORTED, with the errno, where the system has no io_uring to give or the build has no use for one. */
 SLUICE_NODISCARD sluice_status sl_reads_open_uring(sl_reads *reads, const sl_reads_options *options, sl_memory *memory,

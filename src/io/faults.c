@@ -116,12 +116,6 @@ static void faults_close(void *self)
     sl_free(wrapper->memory, wrapper);
 }
 
-static void faults_register_memory(void *self, void *base, uint64_t bytes)
-{
-    fault_wrapper *wrapper = self;
-    sl_reads_register_memory(&wrapper->inner, base, bytes);
-}
-
 static void faults_describe(void *self, char *text, size_t capacity)
 {
     const fault_wrapper *wrapper = self;
@@ -131,7 +125,6 @@ static void faults_describe(void *self, char *text, size_t capacity)
 static const sl_reads_backend faults_backend = {.name = "faults",
                                                 .submit = faults_submit,
                                                 .redirect = faults_redirect,
-                                                .register_memory = faults_register_memory,
                                                 .describe = faults_describe,
                                                 .close = faults_close};
 

@@ -124,9 +124,10 @@ static size_t pool_bytes(uint32_t n_threads)
     return sizeof(pread_pool) + (size_t)n_threads * sizeof(sl_thread);
 }
 
-uint64_t sl_reads_pread_cost(const sl_reads_options *options)
+sl_reads_cost sl_reads_pread_cost(const sl_reads_options *options)
 {
-    return sl_memory_cost(pool_bytes(options->n_threads), 16);
+    return (sl_reads_cost){.account_bytes = sl_memory_cost(pool_bytes(options->n_threads), 16),
+                           .n_threads = options->n_threads};
 }
 
 static sluice_status init_locks(pread_pool *pool, sluice_error *error)

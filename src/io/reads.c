@@ -15,6 +15,7 @@
 
 #include "io/backends.h"
 #include "os/clock.h"
+#include "os/thread.h"
 
 /* One system call moves at most this much; a multiple of every alignment. */
 static const uint64_t max_transfer_bytes = (uint64_t)1 << 30;
@@ -210,29 +211,24 @@ sluice_status sl_reads_open(sl_reads *reads, const sl_reads_options *options, sl
     return SLUICE_OK;
 }
 
-sluice_status sl_reads_check(sl_reads_kind kind, sluice_error *error)
+sluice_status sl_reads_choose(sl_reads_kind *kind, sluice_error *reason)
 {
-    return kind == SL_READS_URING ? sl_reads_check_uring(error) : SLUICE_OK;
+    if (*kind == SL_READS_PREAD) {
+        return SLUICE_OK;
+    }
+    sluice_status status = sl_reads_check_uring(reason);
+    if (status == SLUICE_ERROR_UNSUPPORTED && *kind == SL_READS_AUTO) {
+        *kind = SL_READS_PREAD;
+        return SLUICE_OK;
+    }
+    return status;
 }
 
 sl_reads_cost sl_reads_cost_of(const sl_reads_options *options)
 {
-    sl_reads_cost pread_cost = {.account_bytes = sl_reads_pread_cost(options)};
-    if (options->kind == SL_READS_PREAD) {
-        return pread_cost;
-    }
-    sl_reads_cost cost = sl_reads_uring_cost(options);
-    if (options->kind == SL_READS_AUTO && pread_cost.account_bytes > cost.account_bytes) {
-        cost.account_bytes = pread_cost.account_bytes;
-    }
+    sl_reads_cost cost = options->kind == SL_READS_PREAD ? sl_reads_pread_cost(options) : sl_reads_uring_cost(options);
+    cost.kernel_bytes += (uint64_t)cost.n_threads * SL_THREAD_KERNEL_BYTES;
     return cost;
-}
-
-void sl_reads_register_memory(sl_reads *reads, void *base, uint64_t bytes)
-{
-    if (reads->backend->register_memory != NULL) {
-        reads->backend->register_memory(reads->self, base, bytes);
-    }
 }
 
 void sl_reads_describe_backend(const sl_reads *reads, char *text, size_t capacity)

@@ -46,8 +46,6 @@ typedef struct sl_reads_backend {
     void (*submit)(void *self, sl_read *read);
     /* Report to another function from now on; only while no read is in flight. */
     void (*redirect)(void *self, void (*on_done)(void *user, sl_read *read), void *user);
-    /* See sl_reads_register_memory; NULL: does nothing here. */
-    void (*register_memory)(void *self, void *base, uint64_t bytes);
     /* See sl_reads_describe_backend. */
     void (*describe)(void *self, char *text, size_t capacity);
     void (*close)(void *self); /* waits for reads in flight, then frees; on_done is not called afterwards */
@@ -93,14 +91,17 @@ SLUICE_NODISCARD sluice_status sl_reads_open(sl_reads *reads, const sl_reads_opt
                                              const sl_log *log, void (*on_done)(void *user, sl_read *read), void *user,
                                              sluice_error *error);
 
-/* Whether an engine of this kind can be had here now: UNSUPPORTED with the reason when not. Leaves nothing behind. */
-SLUICE_NODISCARD sluice_status sl_reads_check(sl_reads_kind kind, sluice_error *error);
+/* Settle a choice by trying: AUTO becomes PREAD, with the reason, where io_uring cannot be had now, and stays AUTO
+ * where it can, because opening may still have to fall back. URING that cannot be had is UNSUPPORTED with the reason.
+ */
+SLUICE_NODISCARD sluice_status sl_reads_choose(sl_reads_kind *kind, sluice_error *reason);
 
-/* What sl_reads_open charges the account of `memory` (tag io), and what the kernel takes for it beside that. Of AUTO it
- * is the larger one. Thread stacks are in neither. */
+/* What an engine takes: from the account of `memory` (tag io), from the kernel beside that, as a memory cgroup is
+ * charged for it, and how many threads it runs, whose stacks are in neither. Of AUTO it is what io_uring takes. */
 typedef struct sl_reads_cost {
     uint64_t account_bytes;
     uint64_t kernel_bytes;
+    uint32_t n_threads;
 } sl_reads_cost;
 sl_reads_cost sl_reads_cost_of(const sl_reads_options *options);
 
@@ -129,11 +130,6 @@ static inline void sl_reads_submit(sl_reads *reads, sl_read *read)
 {
     reads->backend->submit(reads->self, read);
 }
-
-/* Say that most reads will go to this memory, so that the kernel can map it once instead of for every read. All of it
- * becomes resident. Where that is refused, or the backend has no use for it, reads go on without: no error. Call at
- * most once, with no read in flight. */
-void sl_reads_register_memory(sl_reads *reads, void *base, uint64_t bytes);
 
 /* The backend, its figures, and what it had to do without, for a log: "uring, 32 pieces of up to 512 KiB in flight". */
 void sl_reads_describe_backend(const sl_reads *reads, char *text, size_t capacity);

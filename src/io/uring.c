@@ -35,17 +35,16 @@
 #include "os/thread.h"
 
 enum {
-    DEFAULT_DEPTH = 32,
-    DEFAULT_PIECE_BYTES = 512 * 1024,
-    MAX_AGAIN = 8,          /* EAGAIN of one piece, before that is its result */
-    MAX_STALLS = 200,       /* submissions in a row that the kernel refuses, before the ring is given up */
-    STALL_NS = 1000 * 1000, /* pause after each */
-    MAX_KERNEL_WORKERS = 4, /* threads of the kernel for reads that cannot go on without blocking */
-    MAX_REGIONS = 64,       /* of registered memory */
-    WAKE_UP = 0             /* as user data of a completion; pieces count from 1 */
+    DEFAULT_DEPTH = 64,
+    DEFAULT_PIECE_BYTES = 1024 * 1024,
+    MAX_AGAIN = 8,              /* EAGAIN of one piece, before that is its result */
+    MAX_STALLS = 200,           /* submissions in a row that the kernel refuses, before the ring is given up */
+    STALL_NS = 1000 * 1000,     /* pause after each */
+    MAX_KERNEL_WORKERS = 4,     /* threads of the kernel for reads that cannot go on without blocking */
+    KERNEL_REQUEST_BYTES = 256, /* what a memory cgroup is charged for each piece in flight, as measured */
+    KERNEL_FIXED_BYTES = 8192,  /* and for a ring beside its pages */
+    WAKE_UP = 0                 /* as user data of a completion; pieces count from 1 */
 };
-
-static const uint64_t region_bytes = (uint64_t)1 << 30; /* the kernel's limit for one registered buffer */
 
 #define NO_PIECE UINT32_MAX
 
@@ -70,17 +69,15 @@ typedef struct uring {
     int wake_descriptor; /* owned */
     sl_thread reader;
     pthread_mutex_t lock;
-    pthread_cond_t answered; /* the reader did what open or register_memory asked for */
+    pthread_cond_t answered; /* the reader has tried to make its ring */
 
     /* Guarded by `lock`. */
     sl_read *first; /* borrowed; oldest of the queue */
     sl_read *last;  /* borrowed */
     bool closing;
     bool sleeping;
-    bool registering; /* the reader is to register the memory */
     ring_state state;
-    int ring_errno;     /* RING_REFUSED: why */
-    int register_errno; /* why the memory is not registered, or 0 */
+    int ring_errno; /* RING_REFUSED: why */
 
     /* Reader's own. */
     struct io_uring ring;
@@ -93,9 +90,7 @@ typedef struct uring {
     uint64_t split_bytes;
     uint32_t n_in_flight;
     uint32_t first_free;
-    unsigned char *memory_base; /* borrowed; registered */
-    uint64_t memory_bytes;      /* 0: nothing is registered */
-    uring_piece pieces[];       // [depth]
+    uring_piece pieces[]; // [depth]
 } uring;
 
 /* The thread sanitizer sees no write of the kernel. Announced at submission and at completion, it finds an owner of the
@@ -213,17 +208,6 @@ static void finish_piece(uring *self, uring_piece *piece, int failed)
     }
 }
 
-/* The registered buffer that holds all of a range, or -1. */
-static int region_of(const uring *self, const unsigned char *start, uint64_t bytes)
-{
-    if (self->memory_bytes == 0 || start < self->memory_base) {
-        return -1;
-    }
-    uint64_t offset = (uint64_t)(start - self->memory_base);
-    bool inside = offset < self->memory_bytes && bytes <= self->memory_bytes - offset;
-    return inside && offset / region_bytes == (offset + bytes - 1) / region_bytes ? (int)(offset / region_bytes) : -1;
-}
-
 /* Queue what has not arrived of a piece; it reaches the kernel with the next submission. */
 static void submit_piece(uring *self, uring_piece *piece)
 {
@@ -237,12 +221,7 @@ static void submit_piece(uring *self, uring_piece *piece)
     int descriptor = piece->direct ? read->file->direct_descriptor : read->file->descriptor;
     unsigned char *destination = (unsigned char *)read->destination + place;
     struct io_uring_sqe *entry = io_uring_get_sqe(&self->ring);
-    int region = region_of(self, destination, bytes);
-    if (region >= 0) {
-        io_uring_prep_read_fixed(entry, descriptor, destination, bytes, read->offset + place, region);
-    } else {
-        io_uring_prep_read(entry, descriptor, destination, bytes, read->offset + place);
-    }
+    io_uring_prep_read(entry, descriptor, destination, bytes, read->offset + place);
     io_uring_sqe_set_data64(entry, (uint64_t)(piece - self->pieces) + 1);
     io_uring_sqe_set_flags(entry, piece->blocking ? IOSQE_ASYNC : 0);
     announce_write(destination, bytes);
@@ -472,35 +451,6 @@ static void submit_and_wait(uring *self)
     }
 }
 
-/* Let the kernel map the memory that register_memory asked for, if it did. */
-static void serve_registration(uring *self)
-{
-    pthread_mutex_lock(&self->lock);
-    bool wanted = self->registering;
-    pthread_mutex_unlock(&self->lock);
-    if (!wanted) {
-        return;
-    }
-    struct iovec regions[MAX_REGIONS];
-    unsigned n_regions = 0;
-    for (uint64_t start = 0; start < self->memory_bytes && n_regions < MAX_REGIONS; start += region_bytes) {
-        uint64_t rest = self->memory_bytes - start;
-        regions[n_regions++] =
-            (struct iovec){.iov_base = self->memory_base + start, .iov_len = rest < region_bytes ? rest : region_bytes};
-    }
-    int failed = self->given_up ? EIO : -io_uring_register_buffers(&self->ring, regions, n_regions);
-    if (failed != 0) {
-        self->memory_bytes = 0;
-    } else if (self->memory_bytes > n_regions * region_bytes) {
-        self->memory_bytes = n_regions * region_bytes;
-    }
-    pthread_mutex_lock(&self->lock);
-    self->register_errno = failed;
-    self->registering = false;
-    pthread_cond_signal(&self->answered);
-    pthread_mutex_unlock(&self->lock);
-}
-
 static void *run(void *argument)
 {
     uring *self = argument;
@@ -515,7 +465,6 @@ static void *run(void *argument)
     }
     for (;;) {
         start_pieces(self);
-        serve_registration(self);
         if (self->ending && self->n_in_flight == 0) {
             if (!self->wake_armed) {
                 break;
@@ -558,33 +507,10 @@ static void uring_redirect(void *own, void (*on_done)(void *user, sl_read *read)
     self->user = user;
 }
 
-static void uring_register_memory(void *own, void *base, uint64_t bytes)
-{
-    uring *self = own;
-    pthread_mutex_lock(&self->lock);
-    self->memory_base = base;
-    self->memory_bytes = bytes;
-    self->registering = true;
-    wake_reader(self);
-    while (self->registering) {
-        pthread_cond_wait(&self->answered, &self->lock);
-    }
-    pthread_mutex_unlock(&self->lock);
-}
-
 static void uring_describe(void *own, char *text, size_t capacity)
 {
-    uring *self = own;
-    pthread_mutex_lock(&self->lock);
-    int register_errno = self->register_errno;
-    bool registered = self->memory_bytes > 0;
-    pthread_mutex_unlock(&self->lock);
-    sluice_error reason = {0};
-    if (register_errno != 0) {
-        (void)sl_error_set_system(&reason, SLUICE_OK, register_errno, ", memory not registered");
-    }
-    snprintf(text, capacity, "uring, %u pieces of up to %u KiB in flight%s%s", self->depth, self->piece_bytes / 1024,
-             registered ? ", memory registered" : "", reason.message);
+    const uring *self = own;
+    snprintf(text, capacity, "uring, %u pieces of up to %u KiB in flight", self->depth, self->piece_bytes / 1024);
 }
 
 static void free_all(uring *self)
@@ -609,7 +535,6 @@ static void uring_close(void *own)
 static const sl_reads_backend uring_backend = {.name = "uring",
                                                .submit = uring_submit,
                                                .redirect = uring_redirect,
-                                               .register_memory = uring_register_memory,
                                                .describe = uring_describe,
                                                .close = uring_close};
 
@@ -623,10 +548,20 @@ static size_t engine_bytes(uint32_t depth)
     return sizeof(uring) + (size_t)depth * sizeof(uring_piece);
 }
 
+static uint64_t whole_pages(uint64_t bytes)
+{
+    return (bytes + 4095) & ~UINT64_C(4095);
+}
+
 sl_reads_cost sl_reads_uring_cost(const sl_reads_options *options)
 {
     uint32_t depth = depth_of(options);
-    return (sl_reads_cost){.account_bytes = sl_memory_cost(engine_bytes(depth), 16), .kernel_bytes = 0};
+    uint64_t n_entries = entries_of(depth);
+    uint64_t ring_bytes = whole_pages(n_entries * sizeof(struct io_uring_sqe)) +
+                          whole_pages(2 * n_entries * sizeof(struct io_uring_cqe) + n_entries * sizeof(uint32_t));
+    return (sl_reads_cost){.account_bytes = sl_memory_cost(engine_bytes(depth), 16),
+                           .kernel_bytes = ring_bytes + depth * KERNEL_REQUEST_BYTES + KERNEL_FIXED_BYTES,
+                           .n_threads = 1};
 }
 
 sluice_status sl_reads_check_uring(sluice_error *error)

@@ -19,6 +19,5 @@ sluice_status sl_reads_open_uring(sl_reads *reads, const sl_reads_options *optio
 
 sl_reads_cost sl_reads_uring_cost(const sl_reads_options *options)
 {
-    (void)options;
-    return (sl_reads_cost){0};
+    return sl_reads_pread_cost(options); /* only ever asked for AUTO, which falls back to that */
 }

@@ -1,6 +1,4 @@
-"""The same bits at every budget, chunk size, thread count, instruction set and I/O backend."""
-import json
-
+"""The same bits at every budget, chunk size, thread count and instruction set. Backends are in test_io.py."""
 import pytest
 
 from support import program
@@ -90,16 +88,6 @@ def test_instruction_set(plain, mask):
     assert said["logits_hash"] == plain["logits_hash"]
 
 
-@pytest.mark.parametrize("backend", ("pread", "uring"))
-def test_io_backend(plain, floor, backend):
-    ended = program.run("logits", "-m", program.DEMO, "-p", TEXT, *CONTEXT, "--mem", floor, "--io", backend, "--json",
-                        code=None)
-    if backend == "uring" and ended.code == 1 and "--io" in ended.err:
-        pytest.skip(ended.err.strip())
-    assert ended.code == 0, ended.err
-    assert json.loads(ended.out)["logits_hash"] == plain["logits_hash"]
-
-
 PREDICTORS = ("none", "previous", "router", "auto")
 
 
@@ -120,9 +108,10 @@ def test_the_predictors_read_ahead_of_need(floor):
     assert issued["none"] == 0 and issued["previous"] > 50 and issued["router"] > 50
 
 
-def test_everything_at_once(plain, floor):
-    said = logits("--mem", budget_bytes("floor and a tenth", floor), "--chunk", 7, "-t", 3, "--cpu-mask", "generic",
-                  "--io", "pread")
+def test_everything_at_once(plain):
+    options = ("--chunk", 7, "-t", 3, "--cpu-mask", "generic", "--io", "pread")
+    floor = program.floor_bytes("logits", "-m", program.DEMO, "-p", TEXT, *CONTEXT, *options)
+    said = logits("--mem", budget_bytes("floor and a tenth", floor), *options)
     assert said["logits_hash"] == plain["logits_hash"]
 
 

@@ -24,7 +24,7 @@ static inline void io_uring_is_missing(void **state)
 {
     sluice_error error = {0};
     (void)state;
-    if (sl_reads_check(SL_READS_URING, &error) != SLUICE_OK) {
+    if (sl_reads_choose(&(sl_reads_kind){SL_READS_URING}, &error) != SLUICE_OK) {
         print_message("%s\n", error.message);
     }
     skip();
@@ -41,7 +41,7 @@ static inline int run_with_both_kinds(const struct CMUnitTest *tests, size_t n_t
     if (all == NULL || names == NULL) {
         return 1;
     }
-    bool has_uring = sl_reads_check(SL_READS_URING, &(sluice_error){0}) == SLUICE_OK;
+    bool has_uring = sl_reads_choose(&(sl_reads_kind){SL_READS_URING}, &(sluice_error){0}) == SLUICE_OK;
     tests_own_set_up = tests[0].setup_func;
     for (size_t i_test = 0; i_test < 2 * n_tests; i_test++) {
         size_t i_kind = i_test / n_tests;
