@@ -2,9 +2,11 @@
  *
  * Invariants
  *  (1) Runs are in file order, aligned at both ends to DIRECT_ALIGNMENT, disjoint, and together cover every dense
- * tensor. (2) cost_bytes is what loading takes from the account, to the byte, before it is taken. (3) After a failed
- * load no run holds memory. Threads: loading uses the reading threads of its own read engine; they only touch reads and
- * buffers in flight, and are gone when sl_dense_load returns. */
+ *      tensor.
+ *  (2) cost_bytes is what loading takes from the account, to the byte, before it is taken.
+ *  (3) After a failed load no run holds memory.
+ * Threads: loading uses the reading threads of its own read engine; they only touch reads and buffers in flight, and
+ * are gone when sl_dense_load returns. */
 #include "engine/dense.h"
 
 #include <pthread.h>

@@ -5,9 +5,9 @@
  * headers that base/memory.h puts before them.
  *
  * Invariants
- *  (1) The floor is the plan with the smallest chunk allowed and the slots that one token needs in one layer; a budget
- * of exactly the floor is accepted, and the same file and options always give the same floor. (2) total_bytes <=
- * budget_bytes in every accepted plan. */
+ *  (1) The floor is the plan with the smallest chunk allowed and the slots that one token needs in one layer; a
+ *      budget of exactly the floor is accepted, and the same file and options always give the same floor.
+ *  (2) total_bytes <= budget_bytes in every accepted plan. */
 #include "engine/engine.h"
 
 #include <inttypes.h>

@@ -1,11 +1,13 @@
 /* Owns the KV caches, buffers and position of a session.
  *
  * Invariants
- *  (1) position is the number of tokens whose keys and values are in the caches; rows of the caches at or above it are
- * free. (2) A chunk is evaluated whole or not at all: position moves only after the chunk's program and its logits
- * succeeded. (3) The hash covers the logits rows in the order in which they were delivered. Threads: one at a time, but
- * for sluice_session_cancel, which only sets `cancelled`. A chunk runs under the engine's run_lock, so sessions of one
- * engine take turns chunk by chunk. */
+ *  (1) position is the number of tokens whose keys and values are in the caches; rows of the caches at or above it
+ *      are free.
+ *  (2) A chunk is evaluated whole or not at all: position moves only after the chunk's program and its logits
+ *      succeeded.
+ *  (3) The hash covers the logits rows in the order in which they were delivered.
+ * Threads: one at a time, but for sluice_session_cancel, which only sets `cancelled`. A chunk runs under the engine's
+ * run_lock, so sessions of one engine take turns chunk by chunk. */
 #include "engine/engine.h"
 
 #include <math.h>

@@ -7,11 +7,12 @@
  *
  * Invariants
  *  (1) An expert's rows are read only between its delivery by the store and its release.
- *  (2) Everything delivered is released before the store is asked to wait again, so a budget of a single slot makes
- * progress. (3) The result of a pair depends on the token and the expert alone; the combination runs over ranks in
- * order: neither the order of arrival nor the split over workers changes a bit. (4) Every request that was begun is
- * ended, also after an error (sl_step_give_up_demand). (5) Hints come after the layer's own reads were asked for, and
- * nothing that is computed depends on them. */
+ *  (2) Everything delivered is released before the store is asked to wait again, so a budget of a single slot
+ *      makes progress.
+ *  (3) The result of a pair depends on the token and the expert alone; the combination runs over ranks in order:
+ *      neither the order of arrival nor the split over workers changes a bit.
+ *  (4) Every request that was begun is ended, also after an error (sl_step_give_up_demand).
+ *  (5) Hints come after the layer's own reads were asked for, and nothing that is computed depends on them. */
 #include "exec/steps.h"
 
 #include <math.h>

@@ -1,13 +1,14 @@
 /* Owns the worker threads.
  *
  * Invariants
- *  (1) `generation` changes only in sl_workers_run and close, by the caller, after task and argument were written; a
- * worker reads them only after it saw the new generation (release and acquire on `generation`). (2) `n_running` is set
- * to the number of threads before the generation changes and reaches 0 exactly once per generation; the caller returns
- * only then, so no thread still uses the old task (release and acquire on `n_running`). (3) A thread that sleeps did
- * announce itself in `n_sleeping` before it looked at the generation for the last time, so the caller, which changes
- * the generation before it looks at `n_sleeping`, cannot miss it (both sequentially consistent). The same holds the
- * other way round for `caller_sleeps` and `n_running`.
+ *  (1) `generation` changes only in sl_workers_run and close, by the caller, after task and argument were written;
+ *      a worker reads them only after it saw the new generation (release and acquire on `generation`).
+ *  (2) `n_running` is set to the number of threads before the generation changes and reaches 0 exactly once per
+ *      generation; the caller returns only then, so no thread still uses the old task (release and acquire on
+ *      `n_running`).
+ *  (3) A thread that sleeps did announce itself in `n_sleeping` before it looked at the generation for the last
+ *      time, so the caller, which changes the generation before it looks at `n_sleeping`, cannot miss it (both
+ *      sequentially consistent). The same holds the other way round for `caller_sleeps` and `n_running`.
  *
  * States of a thread: SPINNING -> RUNNING (new generation) -> SPINNING; SPINNING -> SLEEPING (spun for a while) ->
  * RUNNING. Threads spin for some tens of microseconds first: a token needs hundreds of meetings, and waking a thread

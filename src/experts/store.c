@@ -96,11 +96,11 @@ sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *pl
     sl_reads_cost reads_cost = sl_reads_cost_of(&config->reads);
     plan->slot_bytes = geometry.slot_bytes;
     plan->slots_bytes = sl_memory_cost(geometry.arena_bytes, geometry.arena_alignment);
-    plan->fixed_bytes =
-        cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) + cost_of(bytes.slots) +
-        cost_of(bytes.slot_reads) + cost_of(bytes.slot_of_expert) + cost_of(bytes.meters) + cost_of(bytes.hints) +
-        cost_of(bytes.hint_lists) + 2 * cost_of(bytes.masks) + sl_policy_lru_cost(geometry.n_slots) +
-        reads_cost.account_bytes + (config->faults == NULL ? 0 : sl_reads_faults_cost());
+    plan->fixed_bytes = cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) +
+                        cost_of(bytes.slots) + cost_of(bytes.slot_reads) + cost_of(bytes.slot_of_expert) +
+                        cost_of(bytes.meters) + cost_of(bytes.hints) + cost_of(bytes.hint_lists) +
+                        2 * cost_of(bytes.masks) + sl_policy_lru_cost(geometry.n_slots) + reads_cost.account_bytes +
+                        (config->faults == NULL ? 0 : sl_reads_faults_cost());
     plan->kernel_bytes = reads_cost.kernel_bytes;
     plan->n_read_threads = reads_cost.n_threads;
     return SLUICE_OK;

@@ -63,7 +63,7 @@ typedef struct sl_expert_view {
     uint32_t index;  /* position in the request's list */
     uint32_t expert; /* number within the layer */
     uint32_t slot;
-    bool was_resident; /* READY when it was asked for */
+    bool was_resident;                          /* READY when it was asked for */
     const void *matrices[SL_EXPERT_MAX_RANGES]; /* pinned until released; any alignment */
 } sl_expert_view;
 

@@ -15,11 +15,10 @@ typedef enum sl_place_kind {
 typedef struct sl_place {
     sl_place_kind kind;
     sl_type type;
-    uint64_t offset;  /* ARENA: bytes, a multiple of SL_ARENA_ALIGNMENT */
-    uint32_t binding; /* BINDING */
-    uint64_t rows;    /* outermost dimension: the bucket's rows for SL_DIM_ROWS */
-    uint64_t
-        width;          /* elements in one row: product of the other dimensions; 1-dimensional values: rows = 1 for
+    uint64_t offset;    /* ARENA: bytes, a multiple of SL_ARENA_ALIGNMENT */
+    uint32_t binding;   /* BINDING */
+    uint64_t rows;      /* outermost dimension: the bucket's rows for SL_DIM_ROWS */
+    uint64_t width;     /* elements in one row: product of the other dimensions; 1-dimensional values: rows = 1 for
                          * weights (vectors), width = 1 for batch values ([R]). States [heads][positions][dim]:
                          * rows = heads and width = dim, the elements of one position: the capacity comes with the binding */
     uint64_t row_bytes; /* of `width` elements; rows lie one after another without gaps */
