@@ -262,7 +262,7 @@ class Matrix:
     def _blocks(self, columns):
         return slice(columns.start // self.type.elements, columns.stop // self.type.elements)
 
-    def chunks(self, chunk_bytes=8 << 20):
+    def chunks(self, chunk_bytes=1 << 20):
         """The bytes in order, as arrays of whole rows. The same for every chunk size that is a multiple of 8 rows."""
         kind, row_bytes = self.type, self.type.row_bytes(self.columns)
         stream, headers = Stream(*self.key, 1), Stream(*self.key, 2)
