@@ -17,7 +17,8 @@ NOT_PERMITTED = 1
 
 
 def words(model, backend, *options):
-    return ("logits", "-m", program.GOLDEN / f"{model}.gguf", "--tokens", TOKENS, "--decode", "--io", backend, *options)
+    return ("logits", "-m", program.GOLDEN / f"{model}.gguf", "--tokens", TOKENS, "--decode", "--io", backend, "--prefetch", "none",
+            *options)
 
 
 @functools.cache
