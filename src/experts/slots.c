@@ -67,7 +67,7 @@ static bool request_holds(const sl_store_request *request, uint32_t slot)
  * the request will release it, and taking a younger one instead would make what is resident afterwards depend on which
  * read was the faster. Slots that others hold are passed over, because nothing says when they are released. With
  * `spare`, so are those of experts that a hint names. */
-static uint32_t find_victim(sl_store *store, const sl_store_request *request, bool spare, bool *ended)
+static uint32_t find_victim(sl_store *store, const sl_store_request *request, bool spare)
 {
     const sl_policy *policy = store->policy;
     for (uint32_t index = policy->type->first_victim(policy); index != SL_NO_SLOT;
@@ -78,7 +78,6 @@ static uint32_t find_victim(sl_store *store, const sl_store_request *request, bo
             return index;
         }
         if (request != NULL && slot->n_pins > 0 && slot->layer == request->layer && request_holds(request, index)) {
-            *ended = true;
             return SL_NO_SLOT;
         }
     }
@@ -106,12 +105,11 @@ static uint32_t occupy(sl_store *store, uint32_t layer, uint32_t expert)
 uint32_t sl_slot_take(sl_store *store, const sl_store_request *request, uint32_t expert, uint64_t time)
 {
     if (store->first_free == SL_NO_SLOT) {
-        bool ended = false;
-        uint32_t victim = find_victim(store, request, true, &ended);
-        if (victim == SL_NO_SLOT && !ended && store->filling != SL_NO_SLOT) {
+        uint32_t victim = find_victim(store, request, true);
+        if (victim == SL_NO_SLOT && store->filling != SL_NO_SLOT) {
             sl_slot_abandon(store, store->filling);
-        } else if (victim == SL_NO_SLOT && !ended && store->n_hints > 0) {
-            victim = find_victim(store, request, false, &ended);
+        } else if (victim == SL_NO_SLOT && store->n_hints > 0) {
+            victim = find_victim(store, request, false);
         }
         if (victim != SL_NO_SLOT) {
             evict(store, victim);
@@ -128,8 +126,7 @@ uint32_t sl_slot_take(sl_store *store, const sl_store_request *request, uint32_t
 uint32_t sl_slot_take_for_hint(sl_store *store, uint32_t layer, uint32_t expert)
 {
     if (store->first_free == SL_NO_SLOT) {
-        bool ended = false;
-        uint32_t victim = find_victim(store, NULL, true, &ended);
+        uint32_t victim = find_victim(store, NULL, true);
         if (victim == SL_NO_SLOT) {
             return SL_NO_SLOT;
         }

@@ -37,6 +37,7 @@ static sluice_engine_options options_of(const engine_run *run, const sluice_allo
     options.n_threads = run->n_threads;
     options.prefill_chunk = run->prefill_chunk;
     options.cpu_mask = run->cpu_mask;
+    options.prefetch = run->prefetch;
     options.allocator = run->counter != NULL ? allocator : NULL;
     return options;
 }
@@ -99,4 +100,9 @@ uint64_t engine_floor_bytes(const engine_run *run)
 uint64_t engine_resident_bytes(const engine_run *run)
 {
     return plan_of(run, 1).resident_bytes;
+}
+
+uint64_t engine_slot_bytes(const engine_run *run)
+{
+    return plan_of(run, 1).slot_bytes;
 }

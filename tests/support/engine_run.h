@@ -23,6 +23,7 @@ typedef struct engine_run {
     uint32_t prefill_chunk;
     uint32_t n_generate;
     const char *cpu_mask;
+    const char *prefetch;
     counting_allocator *counter; /* may be NULL */
     sl_read_fault_plan *faults;  /* may be NULL */
 } engine_run;
@@ -35,5 +36,6 @@ sluice_status run_engine(const engine_run *run, uint64_t *hash, uint64_t *recove
 /* The floor of the run's budget, from a refused plan. */
 uint64_t engine_floor_bytes(const engine_run *run);
 uint64_t engine_resident_bytes(const engine_run *run);
+uint64_t engine_slot_bytes(const engine_run *run);
 
 #endif
