@@ -338,6 +338,19 @@ static void operations_that_nobody_reads_are_dropped(void **state)
     EXPECT_KINDS(SL_OP_SILU, SL_OP_SOFTMAX);
 }
 
+static void a_hint_is_kept_with_what_it_needs(void **state)
+{
+    (void)state;
+    const sl_op_attributes predict = {.n_experts = 8, .n_used = 2};
+    sl_value x = input("x");
+    sl_value logits = op1(SL_OP_SILU, x);
+    sl_graph_op(&graph, SL_OP_PREDICT, &logits, 1, &predict, NULL);
+    op1(SL_OP_GELU, logits);
+    assert_int_equal(sl_graph_drop_dead(&graph, NULL), SLUICE_OK);
+    EXPECT_KINDS(SL_OP_SILU, SL_OP_PREDICT);
+    assert_true(sl_op_is_hint(SL_OP_PREDICT) && !sl_op_is_hint(SL_OP_SILU));
+}
+
 static void what_a_state_needs_is_kept(void **state)
 {
     (void)state;
@@ -417,6 +430,7 @@ int main(void)
         TEST(a_layer_is_fused_where_it_can_be),
         TEST(a_graph_that_does_not_verify_is_not_fused),
         TEST(operations_that_nobody_reads_are_dropped),
+        TEST(a_hint_is_kept_with_what_it_needs),
         TEST(what_a_state_needs_is_kept),
         TEST(an_operation_of_which_one_output_is_read_is_kept),
         TEST(every_failed_allocation_leaves_the_graph_as_it_was),

@@ -376,6 +376,46 @@ static void a_copy_compiles_to_the_same_program_and_is_its_own(void **state)
     sl_graph_fini(&copy);
 }
 
+/* A program without the steps for hints has the steps that it would have had without the hint. */
+static void steps_that_only_hints_need_are_marked(void **state)
+{
+    (void)state;
+    sl_graph plain;
+    sl_graph hinted;
+    sl_graph_init(&plain, &memory);
+    sl_graph_init(&hinted, &memory);
+    fixture_build_body(&plain, SL_TYPE_Q4_K);
+    fixture_build_body(&hinted, SL_TYPE_Q4_K);
+    const sl_predict_rule rule = {.expert_layer = 3, .n_experts = FIXTURE_EXPERTS, .n_used = FIXTURE_USED};
+    sl_residual state_of_layer = {hinted.ops[hinted.n_ops - 1].outputs[0]};
+    sl_matrix router = fixture_matrix(&hinted, "next_router", SL_TYPE_Q4_K, FIXTURE_EXPERTS, FIXTURE_EMBD);
+    sl_build_predict(&hinted, state_of_layer, fixture_vector(&hinted, "next_norm", FIXTURE_EMBD), 1e-6f, router, &rule);
+    sl_program *without = compiled(&plain, 8);
+    sl_program *with = compiled(&hinted, 8);
+    uint32_t n_hint_steps = 0;
+    for (uint32_t i = 0; i < with->n_steps; i++) {
+        const sl_step *step = &with->steps[i];
+        if (step->for_hint) {
+            n_hint_steps++;
+            continue;
+        }
+        assert_true(i - n_hint_steps < without->n_steps);
+        assert_int_equal(step->kind, without->steps[i - n_hint_steps].kind);
+        assert_false(without->steps[i - n_hint_steps].for_hint);
+    }
+    assert_int_equal(n_hint_steps, 4); /* norm, activation form, product, top k */
+    assert_int_equal(with->n_steps, without->n_steps + n_hint_steps);
+    const sl_step *predict = find_step(with, SL_OP_PREDICT, 0);
+    assert_true(predict->for_hint);
+    assert_int_equal(predict->attributes.expert_layer, 3);
+    assert_int_equal(predict->outputs[0].type, SL_TYPE_I32);
+    assert_int_equal(predict->outputs[0].width, FIXTURE_USED);
+    sl_program_free(&with);
+    sl_program_free(&without);
+    sl_graph_fini(&hinted);
+    sl_graph_fini(&plain);
+}
+
 static void more_pairs_than_can_be_counted_are_refused(void **state)
 {
     (void)state;
@@ -433,6 +473,7 @@ int main(void)
         TEST(experts_whose_hidden_width_does_not_fit_are_refused),
         TEST(a_fused_product_has_a_place_for_the_rows_of_up),
         TEST(a_copy_compiles_to_the_same_program_and_is_its_own),
+        TEST(steps_that_only_hints_need_are_marked),
         TEST(more_pairs_than_can_be_counted_are_refused),
         TEST(every_failed_allocation_is_reported_and_leaks_nothing),
     };

@@ -225,6 +225,8 @@ static void attention_and_routing_that_do_not_fit_are_refused(void **state)
         {SL_OP_ROUTE, 1, {s.x8}, {.n_experts = 8, .n_used = 9}, "between 1 and n_experts"},
         {SL_OP_ROUTE, 1, {s.x8}, {.n_experts = 8, .n_used = 0}, "between 1 and n_experts"},
         {SL_OP_ROUTE, 1, {s.x8}, {.n_experts = 8, .n_used = 2, .gating = (sl_gating)77}, "gating function"},
+        {SL_OP_PREDICT, 1, {s.x4}, route, "expected F32 [rows][8]"},
+        {SL_OP_PREDICT, 1, {s.x8}, {.n_experts = 8, .n_used = 9}, "between 1 and n_experts"},
         {SL_OP_EXPERTS, 3, {s.x8, s.rows, s.x4}, experts, "expected I32 [rows][2]"},
         {SL_OP_EXPERTS, 3, {s.x8, s.pairs, s.x4}, experts, "expected F32 [rows][2]"},
     };
