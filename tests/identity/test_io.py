@@ -34,7 +34,7 @@ def logits(model, backend, *options):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_backends(model):
-    """At the smallest budget every layer of every token reads."""
+    """At the smallest budget nearly every layer of every token reads."""
     if why_no_uring():
         pytest.skip(why_no_uring())
     said = {backend: logits(model, backend, "--mem", program.floor_bytes(*words(model, backend)))
@@ -42,7 +42,7 @@ def test_backends(model):
     assert {backend: answer["io_backend"].split(",")[0] for backend, answer in said.items()} == \
         {"pread": "pread", "uring": "uring", "auto": "uring"}
     assert len({answer["logits_hash"] for answer in said.values()}) == 1
-    assert min(answer["expert_misses"] for answer in said.values()) > 100
+    assert min(answer["expert_misses"] for answer in said.values()) > 20
 
 
 def refuse_io_uring():
