@@ -109,7 +109,8 @@ bool sl_parse_size(const char *text, uint64_t *bytes)
         }
     }
     number *= scale;
-    if (*end != '\0' || number != floor(number) || number >= 9.2e18) {
+    bool is_whole = unit != NULL || number == floor(number);
+    if (*end != '\0' || !is_whole || number >= 9.2e18) {
         return false;
     }
     *bytes = (uint64_t)number;

@@ -38,8 +38,8 @@ void sl_text_fini(sl_text *text);
 SLUICE_NODISCARD bool sl_text_append(sl_text *text, const void *bytes, size_t length);
 SLUICE_NODISCARD bool sl_text_format(sl_text *text, const char *format, ...) SL_PRINTF(2, 3);
 
-/* Parse SIZE: decimal bytes with an optional K, M, G, T or KiB, MiB, GiB, TiB (all binary); fractions such as 1.5G are
- * accepted. false on anything else or on overflow. */
+/* Parse SIZE: decimal bytes with an optional K, M, G, T or KiB, MiB, GiB, TiB (all binary); fractions of a unit, such
+ * as 13.3M, are accepted and rounded down to a byte. false on anything else or on overflow. */
 bool sl_parse_size(const char *text, uint64_t *bytes);
 
 /* "1.50 GiB", "864 KiB", "12 B" into `buffer`, which holds at least 24 bytes; returns `buffer`. */

@@ -39,6 +39,7 @@ static void sizes_are_binary_whatever_their_unit(void **state)
     expect_size("3MiB", 3U << 20);
     expect_size("1.5G", 1536U << 20);
     expect_size("0.5KiB", 512);
+    expect_size("13.3M", 13946060);
     expect_size("2T", (uint64_t)2 << 40);
 }
 
