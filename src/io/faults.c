@@ -27,7 +27,8 @@ static sl_read_fault fault_of_next_read(sl_read_fault_plan *plan)
 {
     uint64_t number = __atomic_add_fetch(&plan->n_seen, 1, __ATOMIC_RELAXED);
     uint64_t n_hit = plan->n_after == 0 ? 1 : plan->n_after;
-    bool hit = plan->at_read != 0 && number >= plan->at_read && number - plan->at_read < n_hit;
+    uint64_t first = __atomic_load_n(&plan->at_read, __ATOMIC_RELAXED);
+    bool hit = first != 0 && number >= first && number - first < n_hit;
     return hit ? plan->fault : SL_READ_FAULT_NONE;
 }
 

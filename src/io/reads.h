@@ -114,7 +114,7 @@ typedef enum sl_read_fault {
 } sl_read_fault;
 
 typedef struct sl_read_fault_plan {
-    uint64_t at_read; /* which read; 0: none */
+    uint64_t at_read; /* which read; 0: none (atomic access while reads are in flight) */
     sl_read_fault fault;
     uint64_t n_after; /* how many reads from at_read on are hit; 0 means 1 */
     uint64_t n_seen;  /* out: reads so far (atomic access) */

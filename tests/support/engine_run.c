@@ -70,7 +70,8 @@ sluice_status run_engine(const engine_run *run, uint64_t *hash, uint64_t *recove
     if (status != SLUICE_OK && recovered_hash != NULL) {
         sluice_error second;
         if (run->faults != NULL) {
-            run->faults->at_read = 0;
+            /* What was read ahead may still be in flight. */
+            __atomic_store_n(&run->faults->at_read, 0, __ATOMIC_RELAXED);
         }
         if (generate(engine, run->n_generate, recovered_hash, &second) != SLUICE_OK) {
             *recovered_hash = 0;
