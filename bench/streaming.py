@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
 """How fast a model bigger than memory runs: one table, from paired and interleaved runs in a memory cgroup.
 
-Each row of the table is a ratio with its limit and its aim. The disk is measured beside every run with fio, at the size and
-depth of the engine's own reads, because shared disks drift. Caches are dropped before every run. Needs root (cgroups, caches)
-and fio. With --peer (the path of a llama-bench) the rows against it are measured too; without it they are left out.
+Each row of the table is a ratio with its limit and its aim, as the median, the lowest and the highest of the repetitions. The disk
+is measured beside every run with fio, at the size and depth of the engine's own reads, because shared disks drift. Caches are
+dropped before every run, and the memory that it will use is touched once, because a virtual machine may have to ask its host for
+it. Every run must come to the same logits. Needs root (cgroups, caches) and fio. With --peer (the path of a llama-bench) the rows
+against it are measured too; without it they are left out.
 """
 import argparse
 import contextlib
+import ctypes
+import datetime
 import json
+import mmap
 import os
 import pathlib
+import platform
 import statistics
 import subprocess
 import sys
@@ -21,13 +27,38 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support import cgroup  # noqa: E402  (the path above finds it)
 
 MIB = 1 << 20
-PROMPT = "Once upon a time there was a king who had a daughter and a horse"
+PROMPT = "Once upon a time there was a king who"  # 16 tokens with the vocabulary of tools/make_model.py: checked below
+PROMPT_TOKENS = 16
+CONTEXT = 1024
+RESULTS = ROOT / "bench/results.tsv"
+
+
+def touch_memory(n_bytes):
+    """Make the machine have this much memory at hand."""
+    with mmap.mmap(-1, n_bytes) as block:
+        view = ctypes.c_char.from_buffer(block)
+        ctypes.memset(ctypes.addressof(view), 1, n_bytes)
+        del view
+
+
+@contextlib.contextmanager
+def huge_pages(count):
+    """Pages for fio's buffers, so that its reads are as cheap as the engine's; without them it measures less than the disk has."""
+    setting = pathlib.Path("/proc/sys/vm/nr_hugepages")
+    before = setting.read_text()
+    setting.write_text(str(int(before) + count))
+    try:
+        yield int(setting.read_text()) >= int(before) + count
+    finally:
+        setting.write_text(before)
 
 
 def run_in_cgroup(limit, command):
     """Run a command in a fresh cgroup (limit None: in none), cold. Returns its output, the cgroup's peak and the seconds."""
     os.sync()
     pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+    if limit is not None:
+        touch_memory(limit)
     with contextlib.ExitStack() as stack:
         group = None if limit is None else stack.enter_context(cgroup.MemoryCgroup(limit))
 
@@ -50,19 +81,29 @@ class Bench:
     def __init__(self, options):
         self.options = options
         self.limit = options.mem * MIB
-        out, _, _ = run_in_cgroup(None, [options.sluice, "inspect", "-m", options.model, "--ctx", 1024, "--json"])
+        self.hashes = {}
+        out, _, _ = run_in_cgroup(None, [options.sluice, "inspect", "-m", options.model, "--ctx", CONTEXT, "--json"])
         said = json.loads(out)
         self.plan = said["memory_plan"]
+        self.shape = said["n_expert_layers"], said["n_experts"], said["n_experts_used"]
         self.dense_bytes, self.expert_bytes = said["dense_bytes"], said["expert_bytes"]
         self.one_expert_bytes = said["max_expert_bytes"]
 
-    def sluice(self, prompt, generate, budget=None, repetitions=1, limit=None):
+    def sluice(self, prompt, generate, budget=None, *extra, repetitions=1, limit=None):
         out, peak, _ = run_in_cgroup(limit, [
             self.options.sluice, "bench", "-m", self.options.model, "-p", prompt, "-n", generate, "-r", repetitions, "-t",
-            self.options.threads, "--ctx", 1024, "--json", *(["--mem", budget] if budget else []), *self.options.extra])
+            self.options.threads, "--ctx", CONTEXT, "--json", *(["--mem", budget] if budget else []), *self.options.extra, *extra])
         said = json.loads(out)
         said["cgroup_peak"] = peak
+        said["missed_bytes"] = self.missed_bytes(said)
+        first = self.hashes.setdefault((prompt, generate), said["logits_hash"])
+        if said["logits_hash"] != first:
+            raise RuntimeError(f"{prompt} and {generate} tokens in {budget} bytes {' '.join(map(str, extra))}: other logits than before")
         return said
+
+    def missed_bytes(self, said):
+        """Of the experts that were not in memory when their layer asked for them, or came only because they were read ahead."""
+        return (said["expert_misses"] + said["prefetch_used"] - said["prefetch_late"]) * self.one_expert_bytes
 
     def peer(self, prompt, generate):
         out, _, _ = run_in_cgroup(self.limit, [
@@ -73,35 +114,42 @@ class Bench:
     def disk_bytes_per_s(self):
         """Random reads of an expert matrix's size, about as many in flight as a layer's misses."""
         block = self.one_expert_bytes // 3 // 4096 * 4096
+        memory = ["--iomem=shmhuge"] if self.options.fio_huge else []
         out, _, _ = run_in_cgroup(None, [
             "fio", "--name=experts", f"--filename={self.options.model}", "--readonly", "--rw=randread", f"--bs={block}",
-            "--iodepth=16", "--direct=1", "--ioengine=libaio", "--time_based", f"--runtime={self.options.fio_seconds}",
+            "--iodepth=16", "--direct=1", "--ioengine=io_uring", "--time_based", f"--runtime={self.options.fio_seconds}", *memory,
             "--output-format=json"])
         return json.loads(out[out.index("{"):])["jobs"][0]["read"]["bw_bytes"]
 
-    def first_token_s(self):
-        """From the start of the program to its end after one token of a 16-token prompt; and the bytes it had to read."""
+    def between_disks(self, measure):
+        """A measurement with the disk's speed before and after it."""
+        before = self.disk_bytes_per_s()
+        return measure(), (before + self.disk_bytes_per_s()) / 2
+
+    def first_token(self):
+        """From the start of the program to its end after one token of a cold prompt: seconds, and the bytes that it had to read."""
         with tempfile.TemporaryDirectory() as folder:
             stats = pathlib.Path(folder) / "stats.json"
             _, _, seconds = run_in_cgroup(self.limit, [
-                self.options.sluice, "run", "-m", self.options.model, "-p", PROMPT, "-n", 1, "--temp", 0, "--ctx", 1024, "--mem",
+                self.options.sluice, "run", "-m", self.options.model, "-p", PROMPT, "-n", 1, "--temp", 0, "--ctx", CONTEXT, "--mem",
                 self.limit, "-t", self.options.threads, "--stats", stats, *self.options.extra])
-            return seconds, self.dense_bytes + json.loads(stats.read_text())["bytes_read"]
+            said = json.loads(stats.read_text())
+            if said["prompt_tokens"] != PROMPT_TOKENS:
+                raise RuntimeError(f"the prompt has {said['prompt_tokens']} tokens in this vocabulary, not {PROMPT_TOKENS}")
+            return seconds, self.dense_bytes + self.missed_bytes(said)
 
 
 def decode_rows(bench, resident):
-    """Decode figures; the bytes of the decoded tokens alone are the difference to a run of one token."""
+    """Decode figures; what belongs to the decoded tokens alone is the difference to a run that stops at the first."""
     tokens = bench.options.tokens
-    before = bench.sluice(16, 1, bench.limit, limit=bench.limit)
+    before = bench.sluice(PROMPT_TOKENS, 1, bench.limit, limit=bench.limit)
     ours, over_peer, over_bound, over_bytes, peaks = [], [], [], [], []
     for i in range(bench.options.repetitions):
-        disk = bench.disk_bytes_per_s()
-        said = bench.sluice(16, tokens + 1, bench.limit, limit=bench.limit)
-        disk = (disk + bench.disk_bytes_per_s()) / 2
-        missed = (said["expert_misses"] - before["expert_misses"]) * bench.one_expert_bytes / tokens
+        said, disk = bench.between_disks(lambda: bench.sluice(PROMPT_TOKENS, tokens + 1, bench.limit, limit=bench.limit))
+        missed = (said["missed_bytes"] - before["missed_bytes"]) / tokens
         ours.append(said["decode_tok_s"])
         over_bound.append(1 / said["decode_tok_s"] / max(1 / resident["decode_tok_s"], missed / disk))
-        over_bytes.append(said["bytes_read"] / (said["expert_misses"] * bench.one_expert_bytes))
+        over_bytes.append(said["bytes_read"] / said["missed_bytes"])
         peaks.append(said["cgroup_peak"] / bench.limit)
         if bench.options.peer:
             over_peer.append(said["decode_tok_s"] / bench.peer(0, max(4, tokens // 8)))
@@ -115,17 +163,29 @@ def decode_rows(bench, resident):
     yield "kernel's peak of the cgroup over the budget", peaks, "<= 1.00", "1.00"
 
 
+def predictor_rows(bench):
+    """What each predictor brings: its tokens per second over those without one, in pairs."""
+    tokens = bench.options.tokens
+    kinds = ("previous", "router", "auto")
+    ratios = {kind: [] for kind in kinds}
+    for _ in range(bench.options.repetitions):
+        plain = bench.sluice(PROMPT_TOKENS, tokens + 1, bench.limit, "--prefetch", "none", limit=bench.limit)
+        for kind in kinds:
+            said = bench.sluice(PROMPT_TOKENS, tokens + 1, bench.limit, "--prefetch", kind, limit=bench.limit)
+            ratios[kind].append(said["decode_tok_s"] / plain["decode_tok_s"])
+    for kind in kinds:
+        yield f"decode with --prefetch {kind} over none", ratios[kind], "", ""
+
+
 def prefill_rows(bench, resident):
     ours, over_bound, over_peer, first = [], [], [], []
     for i in range(bench.options.repetitions):
-        disk = bench.disk_bytes_per_s()
-        said = bench.sluice(512, 1, bench.limit, limit=bench.limit)
+        said, disk = bench.between_disks(lambda: bench.sluice(512, 1, bench.limit, limit=bench.limit))
         ours.append(said["prefill_tok_s"])
         over_bound.append(512 / said["prefill_tok_s"] / (512 / resident["prefill_tok_s"] + bench.expert_bytes / disk))
         if bench.options.peer:
             over_peer.append(said["prefill_tok_s"] / bench.peer(512, 0))
-        disk = bench.disk_bytes_per_s()
-        seconds, needed = bench.first_token_s()
+        (seconds, needed), disk = bench.between_disks(bench.first_token)
         first.append(seconds / (needed / disk))
         print(f"  prefill {i + 1}: {ours[-1]:.1f} tok/s, over the bound {over_bound[-1]:.3f}; first token {seconds:.2f} s, over the "
               f"bound {first[-1]:.3f}" + (f", over the peer {over_peer[-1]:.2f}" if over_peer else ""), file=sys.stderr)
@@ -137,37 +197,87 @@ def prefill_rows(bench, resident):
 
 
 def budget_row(bench):
+    """At 20 budgets, each in a cgroup of that size, with every kind of reading in turn."""
     floor, resident = bench.plan["floor_bytes"], bench.plan["resident_bytes"]
+    kinds = [(io, predictor) for io in ("uring", "pread") for predictor in ("auto", "none", "previous")]
     ratios = []
     for i in range(20):
         budget = floor + (resident - floor) * i // 19
-        ratios.append(bench.sluice(32, 4, budget, limit=budget)["cgroup_peak"] / budget)
-    return "kernel's peak over the budget at 20 budgets, the worst", [max(ratios)], "<= 1.00", "1.00"
+        io, predictor = kinds[i % len(kinds)]
+        said = bench.sluice(32, 4, budget, "--io", io, "--prefetch", predictor, limit=budget)
+        ratios.append(said["cgroup_peak"] / budget)
+    return "kernel's peak over the budget, the worst of 20", [max(ratios)], "<= 1.00", "1.00"
+
+
+def store_row(bench, resident):
+    """The store's share of a resident token: a request of every layer, measured alone, over the token's time."""
+    shares = []
+    for _ in range(bench.options.repetitions):
+        out, _, _ = run_in_cgroup(None, [bench.options.store_bench, *bench.shape])
+        shares.append(json.loads(out)["ns_per_token"] * 1e-9 * resident["decode_tok_s"])
+    return "cost of the store when everything is resident, share", shares, "<= 0.03", "0.01"
+
+
+def print_table(rows):
+    width = max(len(row[0]) for row in rows)
+    print(f"{'what':{width}}  {'median':>9} {'lowest':>9} {'highest':>9}  {'at least':>8}  {'aim':>5}")
+    for what, values, limit, aim in rows:
+        print(f"{what:{width}}  {statistics.median(values):9.4g} {min(values):9.4g} {max(values):9.4g}  {limit:>8}  {aim:>5}")
+
+
+def machine():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}"
+
+
+def append_results(rows, path):
+    """One line a row, under the commit and the machine, so that runs can be compared later."""
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    with path.open("a", encoding="utf-8") as file:
+        if file.tell() == 0:
+            file.write("date\tcommit\tmachine\tbench\twhat\tmedian\tlowest\thighest\tn\n")
+        for what, values, _, _ in rows:
+            file.write("\t".join([datetime.date.today().isoformat(), commit, machine(), "streaming", what,
+                                  *(f"{value:.6g}" for value in (statistics.median(values), min(values), max(values))),
+                                  str(len(values))]) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=pathlib.Path)
     parser.add_argument("--sluice", default=ROOT / "build/sluice", type=pathlib.Path)
+    parser.add_argument("--store-bench", default=ROOT / "build/bench/store_bench", type=pathlib.Path)
     parser.add_argument("--peer", type=pathlib.Path, help="llama-bench of the engine to compare with")
     parser.add_argument("--mem", type=int, default=1000, help="MiB of the cgroup and of --mem (default 1000)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=32, help="tokens to decode in a run (default 32)")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--fio-seconds", type=int, default=3)
-    parser.add_argument("--budgets", action="store_true", help="also run at 20 budgets from the floor to all experts")
+    parser.add_argument("--only", default="decode,prefill,budgets,predictors,store", help="parts to measure, by comma")
+    parser.add_argument("--results", type=pathlib.Path, help=f"append the table to this file, as {RESULTS.relative_to(ROOT)}")
     parser.add_argument("extra", nargs="*", help="options for every sluice command that runs the model, after --")
-    bench = Bench(parser.parse_args())
-    resident = bench.sluice(512, bench.options.tokens, repetitions=3)
-    rows = [("resident decode, tok/s", [resident["decode_tok_s"]], "", ""),
-            ("resident prefill 512, tok/s", [resident["prefill_tok_s"]], "", ""),
-            *decode_rows(bench, resident), *prefill_rows(bench, resident)]
-    if bench.options.budgets:
-        rows.append(budget_row(bench))
-    width = max(len(row[0]) for row in rows)
-    print(f"{'what':{width}}  {'median':>9} {'lowest':>9} {'highest':>9}  {'at least':>8}  {'aim':>5}")
-    for what, values, limit, aim in rows:
-        print(f"{what:{width}}  {statistics.median(values):9.4g} {min(values):9.4g} {max(values):9.4g}  {limit:>8}  {aim:>5}")
+    options = parser.parse_args()
+    parts = options.only.split(",")
+    with huge_pages(32) as options.fio_huge:
+        bench = Bench(options)
+        touch_memory(bench.expert_bytes + bench.dense_bytes + 256 * MIB)
+        resident = bench.sluice(512, options.tokens, repetitions=5)
+        rows = [("resident decode, tok/s", [resident["decode_tok_s"]], "", ""),
+                ("resident prefill 512, tok/s", [resident["prefill_tok_s"]], "", "")]
+        if "decode" in parts:
+            rows += decode_rows(bench, resident)
+        if "prefill" in parts:
+            rows += prefill_rows(bench, resident)
+        if "budgets" in parts:
+            rows.append(budget_row(bench))
+        if "predictors" in parts:
+            rows += predictor_rows(bench)
+        if "store" in parts:
+            rows.append(store_row(bench, resident))
+    print_table(rows)
+    if options.results:
+        append_results(rows, options.results)
 
 
 if __name__ == "__main__":
