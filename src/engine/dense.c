@@ -3,8 +3,9 @@
  * Invariants
  *  (1) Runs are in file order, aligned at both ends to DIRECT_ALIGNMENT, disjoint, and together cover every dense
  *      tensor.
- *  (2) cost_bytes is what loading takes from the account, to the byte, before it is taken.
- *  (3) After a failed load no run holds memory.
+ *  (2) The runs lie one after the other in one block, so that large pages can hold them.
+ *  (3) cost_bytes is what loading takes from the account, to the byte, before it is taken.
+ *  (4) After a failed load there is no block.
  * Threads: loading uses the reading threads of its own read engine; they only touch reads and buffers in flight, and
  * are gone when sl_dense_load returns. */
 #include "engine/dense.h"
@@ -12,7 +13,12 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "os/pages.h"
+
 enum { DIRECT_ALIGNMENT = 4096, READ_BYTES = 4 << 20 };
+
+/* From here on a huge page of alignment is lost in the noise. */
+static const uint64_t large_block_bytes = 64 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
 static uint64_t align_down(uint64_t value)
 {
@@ -40,8 +46,11 @@ sluice_status sl_dense_plan(sl_dense *dense, const sl_model *model, sl_memory *m
         dense->run_of[i] = dense->n_runs - 1;
     }
     for (uint32_t i = 0; i < dense->n_runs; i++) {
-        dense->cost_bytes += sl_memory_cost(dense->runs[i].end - dense->runs[i].begin, DIRECT_ALIGNMENT);
+        dense->runs[i].place = dense->block_bytes;
+        dense->block_bytes += dense->runs[i].end - dense->runs[i].begin;
     }
+    dense->alignment = dense->block_bytes >= large_block_bytes ? SL_HUGE_PAGE_BYTES : DIRECT_ALIGNMENT;
+    dense->cost_bytes = sl_memory_cost(dense->block_bytes, dense->alignment);
     return SLUICE_OK;
 }
 
@@ -89,7 +98,7 @@ static void fill_reads(sl_dense *dense, const sl_model *model, sl_read *reads)
                                          .offset = offset,
                                          .length = length,
                                          .required = present < length ? present : length,
-                                         .destination = run->bytes + (offset - run->begin),
+                                         .destination = dense->block + run->place + (offset - run->begin),
                                          .direct = file->file.direct_descriptor >= 0 &&
                                                    file->file.direct_alignment <= DIRECT_ALIGNMENT};
         }
@@ -150,29 +159,26 @@ static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_r
     return status;
 }
 
-static void release_runs(sl_dense *dense)
+static void release_block(sl_dense *dense)
 {
-    for (uint32_t i = 0; i < dense->n_runs; i++) {
-        sl_free(dense->memory, dense->runs[i].bytes);
-        dense->runs[i].bytes = NULL;
-    }
+    sl_free(dense->memory, dense->block);
+    dense->block = NULL;
 }
 
 sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_reads_options *options, const sl_log *log,
                             bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes), void *user,
                             sluice_error *error)
 {
-    for (uint32_t i = 0; i < dense->n_runs; i++) {
-        sl_dense_run *run = &dense->runs[i];
-        run->bytes = sl_alloc_aligned(dense->memory, SL_MEMORY_WEIGHTS, run->end - run->begin, DIRECT_ALIGNMENT);
-        if (run->bytes == NULL) {
-            release_runs(dense);
-            return sl_error_no_memory(error, run->end - run->begin, "dense weights");
-        }
+    dense->block = sl_alloc_aligned(dense->memory, SL_MEMORY_WEIGHTS, dense->block_bytes, dense->alignment);
+    if (dense->block == NULL) {
+        return sl_error_no_memory(error, dense->block_bytes, "dense weights");
+    }
+    if (dense->alignment >= SL_HUGE_PAGE_BYTES) {
+        sl_pages_advise_huge(dense->block, dense->block_bytes);
     }
     sluice_status status = read_all(dense, model, options, log, progress, user, error);
     if (status != SLUICE_OK) {
-        release_runs(dense);
+        release_block(dense);
     }
     return status;
 }
@@ -180,7 +186,7 @@ sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_rea
 const void *sl_dense_tensor(const sl_dense *dense, const sl_model *model, uint32_t i_dense)
 {
     const sl_dense_run *run = &dense->runs[dense->run_of[i_dense]];
-    return run->bytes + (model->dense[i_dense]->offset - run->begin);
+    return dense->block + run->place + (model->dense[i_dense]->offset - run->begin);
 }
 
 void sl_dense_fini(sl_dense *dense)
@@ -188,9 +194,7 @@ void sl_dense_fini(sl_dense *dense)
     if (dense->memory == NULL) {
         return;
     }
-    if (dense->runs != NULL) {
-        release_runs(dense);
-    }
+    release_block(dense);
     sl_free(dense->memory, dense->runs);
     sl_free(dense->memory, dense->run_of);
     *dense = (sl_dense){.memory = dense->memory};

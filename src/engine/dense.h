@@ -8,8 +8,8 @@
 /* A stretch of a file that is read as one: neighbouring tensors with at most a page between them. */
 typedef struct sl_dense_run {
     uint32_t file;
-    uint64_t begin, end;  /* aligned for direct reads; may reach past the end of the file by less than one unit */
-    unsigned char *bytes; /* owned; NULL until loaded */
+    uint64_t begin, end; /* aligned for direct reads; may reach past the end of the file by less than one unit */
+    uint64_t place;      /* in the block */
 } sl_dense_run;
 
 /* thread: immutable once loaded. */
@@ -17,8 +17,11 @@ typedef struct sl_dense {
     sl_memory *memory;  /* borrowed */
     sl_dense_run *runs; /* owned; [n_runs] */
     uint32_t n_runs;
-    uint32_t *run_of;    /* owned; [n_dense]: run of each dense tensor of the model */
-    uint64_t cost_bytes; /* exact WEIGHTS cost once loaded */
+    uint32_t *run_of;     /* owned; [n_dense]: run of each dense tensor of the model */
+    uint64_t block_bytes; /* all runs, one after the other */
+    size_t alignment;     /* of the block */
+    unsigned char *block; /* owned; NULL until loaded */
+    uint64_t cost_bytes;  /* exact WEIGHTS cost once loaded */
 } sl_dense;
 
 SLUICE_NODISCARD sluice_status sl_dense_plan(sl_dense *dense, const sl_model *model, sl_memory *memory,

@@ -13,16 +13,16 @@
 #include <inttypes.h>
 
 #include "base/checked.h"
+#include "os/pages.h"
 
 enum {
     MIN_PIECE_ALIGNMENT = 64, /* a cache line, where nothing asks for more */
     SLOT_ALIGNMENT = 4096,
-    HUGE_PAGE_BYTES = 2 * 1024 * 1024,
     MAX_DIRECT_ALIGNMENT = 1024 * 1024
 };
 
 /* From here on a huge page of alignment is lost in the noise. */
-static const uint64_t large_arena_bytes = 64 * (uint64_t)HUGE_PAGE_BYTES;
+static const uint64_t large_arena_bytes = 64 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
 static const uint64_t max_experts = (uint64_t)1 << 28;
 
@@ -201,8 +201,8 @@ sluice_status sl_store_geometry_of(const sl_store_config *config, uint64_t n_slo
                             n_slots, geometry->slot_bytes);
     }
     geometry->n_slots = (uint32_t)n_slots;
-    if (geometry->arena_bytes >= large_arena_bytes && geometry->arena_alignment < HUGE_PAGE_BYTES) {
-        geometry->arena_alignment = HUGE_PAGE_BYTES;
+    if (geometry->arena_bytes >= large_arena_bytes && geometry->arena_alignment < SL_HUGE_PAGE_BYTES) {
+        geometry->arena_alignment = SL_HUGE_PAGE_BYTES;
     }
     return SLUICE_OK;
 }

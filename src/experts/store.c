@@ -52,10 +52,10 @@
 #include "experts/store.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/checked.h"
 #include "experts/store_internal.h"
+#include "os/pages.h"
 
 /* The allocations of open, one row each, so that the estimate cannot forget one. */
 typedef struct store_allocations {
@@ -106,16 +106,6 @@ sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *pl
     return SLUICE_OK;
 }
 
-/* Huge pages make the arena cheaper to pin for direct reads and to walk; only whole ones inside it, so that the arena
- * never occupies more than was charged. A kernel without them says no, and that is fine. */
-static void advise_huge_pages(const sl_store_geometry *geometry, unsigned char *arena)
-{
-    uint64_t huge_page_bytes = 2 * 1024 * 1024;
-    if (geometry->arena_alignment >= huge_page_bytes) {
-        (void)madvise(arena, geometry->arena_bytes & ~(huge_page_bytes - 1), MADV_HUGEPAGE);
-    }
-}
-
 static sluice_status allocate(sl_store *store, sl_memory_tag tag, uint64_t bytes, const char *what, void *out,
                               sluice_error *error)
 {
@@ -147,7 +137,9 @@ static sluice_status allocate_tables(sl_store *store, const sl_store_config *con
     if (store->arena == NULL) {
         return sl_error_no_memory(error, store->geometry.arena_bytes, "the expert slots");
     }
-    advise_huge_pages(&store->geometry, store->arena);
+    if (store->geometry.arena_alignment >= SL_HUGE_PAGE_BYTES) {
+        sl_pages_advise_huge(store->arena, store->geometry.arena_bytes);
+    }
     memcpy(store->ranges, config->ranges, bytes.ranges);
     memcpy(store->files, config->files, bytes.files);
     return SLUICE_OK;
