@@ -1,17 +1,20 @@
 #!/bin/bash
-# install_deps.sh [--ci]: install what building and testing Sluice needs and this machine lacks.
-# Debian 12 and its relatives, through apt-get; --ci adds clang and its tools for the full set of checks.
+# install_deps.sh [--ci|--bench]: install what building and testing Sluice needs and this machine lacks.
+# Debian 12 and its relatives, through apt-get; --ci adds clang and its tools for the full set of checks, --bench what
+# measuring needs.
 set -eu
 
 build_packages="meson ninja-build gcc g++ pkg-config libc6-dev libpcre2-dev libutf8proc-dev libjansson-dev libxxhash-dev liburing-dev"
 test_packages="libcmocka-dev python3 python3-pytest python3-numpy git"
+bench_packages="fio"
 ci_packages="clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev"
 
 packages="$build_packages $test_packages"
 case "${1:-}" in
     "") ;;
     --ci) packages="$packages $ci_packages" ;;
-    *) echo "usage: tools/install_deps.sh [--ci]" >&2; exit 2 ;;
+    --bench) packages="$packages $bench_packages" ;;
+    *) echo "usage: tools/install_deps.sh [--ci|--bench]" >&2; exit 2 ;;
 esac
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
