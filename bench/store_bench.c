@@ -107,11 +107,13 @@ static sluice_status run(const store_shape *shape, const char *path, sluice_erro
     sl_store_file store_file = {.file = &file, .path = path};
     sl_store_config config = {.n_layers = shape->n_layers,
                               .n_experts = shape->n_experts,
+                              .n_used = shape->n_used,
                               .n_ranges = 1,
                               .ranges = ranges,
                               .files = &store_file,
                               .n_files = 1,
                               .n_slots = n_total,
+                              .policy = SL_POLICY_REUSE,
                               .reads = {.kind = SL_READS_AUTO, .n_threads = 1},
                               .memory = &memory};
     sl_store *store = NULL;

@@ -40,7 +40,7 @@ uint64_t sl_executor_cost(const sl_executor_limits *limits, uint32_t n_workers)
     scratch_sizes sizes = sizes_of(limits, n_workers);
     return sl_memory_cost(sizeof(sl_executor), SCRATCH_ALIGNMENT) + sl_memory_cost(sizes.attention, SCRATCH_ALIGNMENT) +
            sl_memory_cost(sizes.router, SCRATCH_ALIGNMENT) + sl_memory_cost(sizes.expert_first, SCRATCH_ALIGNMENT) +
-           2 * sl_memory_cost(sizes.pairs, SCRATCH_ALIGNMENT) + sl_memory_cost(sizes.wanted, SCRATCH_ALIGNMENT) +
+           2 * sl_memory_cost(sizes.pairs, SCRATCH_ALIGNMENT) + 2 * sl_memory_cost(sizes.wanted, SCRATCH_ALIGNMENT) +
            sl_memory_cost(sizes.progress, SCRATCH_ALIGNMENT) + sl_memory_cost(sizes.ready, SCRATCH_ALIGNMENT);
 }
 
@@ -70,6 +70,7 @@ sluice_status sl_executor_open(sl_executor **out, const sl_executor_config *conf
             .pair_of = scratch(memory, sizes.pairs, &complete),
             .place_of = scratch(memory, sizes.pairs, &complete),
             .wanted = scratch(memory, sizes.wanted, &complete),
+            .tokens_of = scratch(memory, sizes.wanted, &complete),
             .progress = scratch(memory, sizes.progress, &complete),
             .ready = scratch(memory, sizes.ready, &complete),
         };
@@ -88,8 +89,9 @@ void sl_executor_close(sl_executor **executor)
         return;
     }
     sl_memory *memory = closing->config.memory;
-    void *owned[] = {closing->attention_scratch, closing->router_scratch, closing->expert_first, closing->pair_of,
-                     closing->place_of,          closing->wanted,         closing->progress,     closing->ready};
+    void *owned[] = {closing->attention_scratch, closing->router_scratch, closing->expert_first,
+                     closing->pair_of,           closing->place_of,       closing->wanted,
+                     closing->tokens_of,         closing->progress,       closing->ready};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) {
         sl_free(memory, owned[i]);
     }

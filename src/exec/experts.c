@@ -76,8 +76,12 @@ static sluice_status begin_demand(sl_executor *executor, const sl_step *step, co
     uint32_t layer = step->attributes.expert_layer;
     demand->n_pairs = n_rows * step->attributes.n_used;
     demand->n_wanted = sort_pairs(executor, ids, demand->n_pairs, step->attributes.n_experts, n_rows == 1);
-    SL_TRY(sl_store_begin(executor->config.store, &demand->request, layer, executor->wanted, demand->n_wanted,
-                          executor->progress, error));
+    for (uint32_t i = 0; i < demand->n_wanted; i++) {
+        uint32_t expert = executor->wanted[i];
+        executor->tokens_of[i] = executor->expert_first[expert + 1] - executor->expert_first[expert];
+    }
+    SL_TRY(sl_store_begin_chunk(executor->config.store, &demand->request, layer, executor->wanted, executor->tokens_of,
+                                demand->n_wanted, n_rows, executor->progress, error));
     demand->step = step;
     hint_next_layer(executor, layer, ids, n_rows);
     return SLUICE_OK;

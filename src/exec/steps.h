@@ -27,6 +27,7 @@ struct sl_executor {
     uint32_t *pair_of;      /* owned; [max_rows * max_used]: pair at a place in pair order */
     uint32_t *place_of;     /* owned; [max_rows * max_used]: place of a pair */
     uint32_t *wanted;       /* owned; [max_experts]: distinct experts in the order in which they are asked for */
+    uint32_t *tokens_of;    /* owned; [max_experts]: how many tokens ask for each of the wanted */
     uint64_t *progress;     /* owned; [max_experts]: for the store */
     sl_expert_view *ready;  /* owned; [max_experts] */
 };

@@ -7,7 +7,7 @@
  *  (3) A slot's time never falls: a late slot of an old request does not make an expert older that a newer request
  *      asked for.
  * Threads: the holder of the store's lock. */
-#include "experts/policy.h"
+#include "experts/ranked.h"
 
 typedef struct lru_node {
     uint64_t time;
@@ -57,12 +57,10 @@ static void link_slot(lru_policy *lru, uint32_t slot, uint64_t time)
     }
 }
 
-static void lru_routed(sl_policy *policy, uint32_t layer, uint32_t expert, uint64_t time)
+static void lru_routed(sl_policy *policy, const sl_policy_request *request)
 {
     (void)policy;
-    (void)layer;
-    (void)expert;
-    (void)time;
+    (void)request;
 }
 
 static void lru_hit(sl_policy *policy, uint32_t slot, uint64_t time)
@@ -110,6 +108,12 @@ static uint32_t lru_next_victim(const sl_policy *policy, uint32_t slot)
     return ((const lru_policy *)policy)->nodes[slot].newer;
 }
 
+static void lru_limit(sl_policy *policy, uint32_t n_slots)
+{
+    (void)policy;
+    (void)n_slots;
+}
+
 static void lru_close(sl_policy *policy)
 {
     lru_policy *lru = (lru_policy *)policy;
@@ -117,7 +121,6 @@ static void lru_close(sl_policy *policy)
 }
 
 static const sl_policy_type lru_type = {
-    .name = "lru",
     .routed = lru_routed,
     .hit = lru_hit,
     .miss = lru_miss,
@@ -125,6 +128,7 @@ static const sl_policy_type lru_type = {
     .evict = lru_evict,
     .first_victim = lru_first_victim,
     .next_victim = lru_next_victim,
+    .limit = lru_limit,
     .close = lru_close,
 };
 
@@ -133,19 +137,19 @@ static size_t lru_bytes(uint32_t n_slots)
     return sizeof(lru_policy) + (size_t)n_slots * sizeof(lru_node);
 }
 
-uint64_t sl_policy_lru_cost(uint32_t n_slots)
+uint64_t sl_policy_lru_cost(const sl_policy_config *config)
 {
-    return sl_memory_cost(lru_bytes(n_slots), 16);
+    return sl_memory_cost(lru_bytes(config->n_slots), 16);
 }
 
-sluice_status sl_policy_open_lru(sl_policy **policy, uint32_t n_slots, sl_memory *memory, sluice_error *error)
+sluice_status sl_policy_open_lru(sl_policy **policy, const sl_policy_config *config, sluice_error *error)
 {
-    lru_policy *lru = sl_alloc(memory, SL_MEMORY_OTHER, 1, lru_bytes(n_slots));
+    lru_policy *lru = sl_alloc(config->memory, SL_MEMORY_OTHER, 1, lru_bytes(config->n_slots));
     if (lru == NULL) {
-        return sl_error_no_memory(error, lru_bytes(n_slots), "the eviction policy");
+        return sl_error_no_memory(error, lru_bytes(config->n_slots), "the eviction policy");
     }
     lru->policy.type = &lru_type;
-    lru->memory = memory;
+    lru->memory = config->memory;
     lru->oldest = SL_NO_SLOT;
     lru->newest = SL_NO_SLOT;
     *policy = &lru->policy;

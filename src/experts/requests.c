@@ -133,13 +133,20 @@ static bool was_displaced(sl_store *store, uint32_t layer, uint32_t expert)
     return displaced;
 }
 
+static void tell_policy(sl_store *store, const sl_store_request *request, const uint32_t *tokens_of, uint32_t n_tokens)
+{
+    const sl_policy_request routed = {.layer = request->layer,
+                                      .n_experts = request->n_experts,
+                                      .experts = request->experts,
+                                      .tokens_of = tokens_of,
+                                      .n_tokens = n_tokens,
+                                      .time = request->time};
+    store->policy->type->routed(store->policy, &routed);
+}
+
 /* Pin what is READY or on its way, and count. All hits are pinned before the first miss takes a slot. */
 static void pin_present(sl_store *store, sl_store_request *request)
 {
-    const sl_policy_type *policy_type = store->policy->type;
-    for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
-        policy_type->routed(store->policy, request->layer, request->experts[i_entry], request->time + i_entry);
-    }
     sl_store_counters *counters = &store->meters[request->layer].counters;
     uint32_t n_hits = 0;
     for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
@@ -165,6 +172,13 @@ static void pin_present(sl_store *store, sl_store_request *request)
 sluice_status sl_store_begin(sl_store *store, sl_store_request *request, uint32_t layer, const uint32_t *experts,
                              uint32_t n_experts, uint64_t *progress, sluice_error *error)
 {
+    return sl_store_begin_chunk(store, request, layer, experts, NULL, n_experts, 1, progress, error);
+}
+
+sluice_status sl_store_begin_chunk(sl_store *store, sl_store_request *request, uint32_t layer, const uint32_t *experts,
+                                   const uint32_t *tokens_of, uint32_t n_experts, uint32_t n_tokens, uint64_t *progress,
+                                   sluice_error *error)
+{
     request->n_experts = 0;
     request->status = SLUICE_OK;
     SL_TRY(check_request(store, layer, experts, n_experts, error));
@@ -183,6 +197,7 @@ sluice_status sl_store_begin(sl_store *store, sl_store_request *request, uint32_
     store->time += n_experts;
     store->n_begins++;
     store->last_layer = layer;
+    tell_policy(store, request, tokens_of, n_tokens);
     pin_present(store, request);
     sl_hints_pass(store, layer);
     sl_store_request **link = &store->requests;

@@ -42,8 +42,9 @@
  *    n_pins rises in [give_slots_to, join] and falls in [sl_store_release, sl_store_end, sl_requests_fail_slot].
  *
  * Files: store.c opens and closes; geometry.c places bytes; slots.c moves slots; requests.c serves callers; prefetch.c
- * reads ahead; counters.c counts; policy.h is what an eviction policy has to do, lru.c does it; predict.h says what to
- * read ahead.
+ * reads ahead; counters.c counts; policy.h is what an eviction policy has to do; lru.c keeps
+ * a list, ranked.c keeps any other order, of lfru.c, pinned.c, placement.c or reuse.c; predict.h says what to read ahead;
+ * replay.h plays recordings against all of it.
  *
  * Threads: callers' threads and the engine's threads (sl_slot_read_done). Everything below "guarded" in sl_store
  * belongs to the holder of the lock, and so do the fields of open requests and their progress words. A READING slot's
@@ -88,6 +89,23 @@ static uint64_t cost_of(uint64_t bytes)
     return sl_memory_cost(bytes, 16);
 }
 
+static sl_policy_config policy_config_of(const sl_store_config *config, const sl_store_geometry *geometry)
+{
+    return (sl_policy_config){.kind = config->policy,
+                              .n_layers = config->n_layers,
+                              .n_experts = config->n_experts,
+                              .n_used = config->n_used,
+                              .n_slots = geometry->n_slots,
+                              .pinned = config->pinned,
+                              .memory = config->memory};
+}
+
+static uint64_t policy_cost(const sl_store_config *config, const sl_store_geometry *geometry)
+{
+    sl_policy_config policy_config = policy_config_of(config, geometry);
+    return sl_policy_cost(&policy_config);
+}
+
 sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *plan, sluice_error *error)
 {
     sl_store_geometry geometry;
@@ -99,7 +117,7 @@ sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *pl
     plan->fixed_bytes = cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) +
                         cost_of(bytes.slots) + cost_of(bytes.slot_reads) + cost_of(bytes.slot_of_expert) +
                         cost_of(bytes.meters) + cost_of(bytes.hints) + cost_of(bytes.hint_lists) +
-                        2 * cost_of(bytes.masks) + sl_policy_lru_cost(geometry.n_slots) + reads_cost.account_bytes +
+                        2 * cost_of(bytes.masks) + policy_cost(config, &geometry) + reads_cost.account_bytes +
                         (config->faults == NULL ? 0 : sl_reads_faults_cost());
     plan->kernel_bytes = reads_cost.kernel_bytes;
     plan->n_read_threads = reads_cost.n_threads;
@@ -131,7 +149,8 @@ static sluice_status allocate_tables(sl_store *store, const sl_store_config *con
     SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.hint_lists, "the experts of hints", &store->hint_lists, error));
     SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.masks, "the masks of hints", &store->hint_masks, error));
     SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.masks, "the masks of displaced experts", &store->displaced, error));
-    SL_TRY(sl_policy_open_lru(&store->policy, store->geometry.n_slots, store->memory, error));
+    sl_policy_config policy_config = policy_config_of(config, &store->geometry);
+    SL_TRY(sl_policy_open(&store->policy, &policy_config, error));
     store->arena = sl_alloc_aligned(store->memory, SL_MEMORY_EXPERTS, store->geometry.arena_bytes,
                                     store->geometry.arena_alignment);
     if (store->arena == NULL) {

@@ -5,6 +5,7 @@
 #ifndef SL_EXPERTS_STORE_H
 #define SL_EXPERTS_STORE_H
 
+#include "experts/policy.h"
 #include "io/reads.h"
 
 enum { SL_EXPERT_MAX_RANGES = 4 }; /* gate, up, down, and one to spare */
@@ -24,12 +25,15 @@ typedef struct sl_store_file {
 typedef struct sl_store_config {
     uint32_t n_layers;             /* layers that have experts, counted without the others */
     uint32_t n_experts;            /* per layer */
+    uint32_t n_used;               /* experts of a layer that one token asks for; 0: unknown */
     uint32_t n_ranges;             /* matrices per expert */
     const sl_expert_range *ranges; /* borrowed during open: [n_layers][n_experts][n_ranges] */
     const sl_store_file *files;    /* borrowed during open (its elements for the store's life): [n_files] */
     uint32_t n_files;
     uint64_t n_slots;               /* at least 1; more than n_layers * n_experts is lowered to that */
     uint64_t prefetch_window_bytes; /* what prefetches may fill up of the bytes in flight; 0: about 1 ms of the disk */
+    sl_policy_kind policy;          /* which expert gives way */
+    const uint64_t *pinned;         /* SL_POLICY_PINNED: see sl_policy_config; borrowed during open */
     sl_reads_options reads;         /* how to read */
     sl_read_fault_plan *faults;     /* NULL: none; borrowed for the store's life */
     sl_memory *memory;              /* borrowed for the store's life */
@@ -90,6 +94,13 @@ typedef struct sl_store_request {
 SLUICE_NODISCARD sluice_status sl_store_begin(sl_store *store, sl_store_request *request, uint32_t layer,
                                               const uint32_t *experts, uint32_t n_experts, uint64_t *progress,
                                               sluice_error *error);
+
+/* The same for `n_tokens` tokens together, tokens_of[i] of which ask for experts[i]; NULL: one each. Policies learn from
+ * it; nothing else depends on it. */
+SLUICE_NODISCARD sluice_status sl_store_begin_chunk(sl_store *store, sl_store_request *request, uint32_t layer,
+                                                    const uint32_t *experts, const uint32_t *tokens_of,
+                                                    uint32_t n_experts, uint32_t n_tokens, uint64_t *progress,
+                                                    sluice_error *error);
 
 /* Wait until at least one expert that was not delivered yet is ready, then deliver up to `capacity` of them, hits
  * before misses in the order of the list, misses in the order they arrive. `*n_ready` is 0 once all were delivered.
