@@ -143,6 +143,9 @@ typedef struct sluice_engine_options {
     const char *cpu_mask; /* "auto" (NULL), "generic", "avx2", "avx512" */
     const char *io;       /* "auto" (NULL), "uring", "pread" */
     const char *prefetch; /* "auto" (NULL), "none", "previous", "router" */
+    const char *policy;   /* "auto" (NULL), "lru", "lfru", "pinned", "placement", "reuse": which expert gives way */
+    const char *policy_trace; /* "pinned" alone, which needs it: a recording (sluice_session_record_routing) whose most
+                                 used experts stay in memory */
     void (*log)(void *user, sluice_log_level level, const char *line); /* may be NULL; any thread */
     void *log_user;
     sluice_log_level log_level;

@@ -263,6 +263,24 @@ const sl_option_row sl_option_table[SL_OPTION_COUNT] = {
                                 "how experts to read ahead are guessed: not at all, as the previous token had them, "
                                 "by the next layer's router, or by whichever pays; same result",
                             .environment = "SLUICE_PREFETCH"},
+    [SL_OPTION_POLICY] = {.name = "policy",
+                          .type = SL_OPTION_TYPE_CHOICE,
+                          .group = SL_OPTION_GROUP_RESOURCES,
+                          .commands = RUNS_A_MODEL,
+                          .standard = "auto",
+                          .choices = {"auto", "lru", "lfru", "pinned", "placement", "reuse"},
+                          .help =
+                              "which expert gives way to another: the least recently used, the least often used, "
+                              "what is not among the favourites of --policy-trace, what has no place by its use, or "
+                              "what is least likely to be used soon (auto, reuse); same result",
+                          .environment = "SLUICE_POLICY"},
+    [SL_OPTION_POLICY_TRACE] = {.name = "policy-trace",
+                                .type = SL_OPTION_TYPE_TEXT,
+                                .group = SL_OPTION_GROUP_RESOURCES,
+                                .commands = RUNS_A_MODEL,
+                                .placeholder = "FILE",
+                                .help = "a recording by --record-routing: with --policy pinned its most used experts "
+                                        "stay in memory"},
     [SL_OPTION_DUMP_GRAPH] = {.name = "dump-graph",
                               .type = SL_OPTION_TYPE_INTEGER,
                               .group = SL_OPTION_GROUP_OUTPUT,

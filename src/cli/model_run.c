@@ -32,6 +32,8 @@ void sl_engine_options_from(sluice_engine_options *engine_options, const sl_opti
     engine_options->cpu_mask = sl_options_text(options, SL_OPTION_CPU_MASK);
     engine_options->io = sl_options_text(options, SL_OPTION_IO);
     engine_options->prefetch = sl_options_text(options, SL_OPTION_PREFETCH);
+    engine_options->policy = sl_options_text(options, SL_OPTION_POLICY);
+    engine_options->policy_trace = sl_options_text(options, SL_OPTION_POLICY_TRACE);
     engine_options->log = write_log;
     engine_options->log_level = (sluice_log_level)sl_options_integer(options, SL_OPTION_LOG_LEVEL);
 }

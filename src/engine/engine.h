@@ -52,6 +52,7 @@ struct sluice_engine {
     sl_kv_type kv_type;
     sl_reads_kind reads_kind;
     sl_predictor_config predictor_config;
+    sl_policy_kind policy_kind;
     bool captures_routing; /* sessions have room for it */
     sl_graph body_graph, head_graph;
     sl_bucket buckets[SL_MAX_BUCKETS];   /* powers of two from 1 to SL_MAX_CHUNK rows; the head uses the first ones */
@@ -67,6 +68,7 @@ struct sluice_engine {
     sl_read_fault_plan *faults; /* borrowed; NULL outside tests */
 
     /* Loaded. */
+    uint64_t *pins;           /* owned; [expert layers][mask words]; NULL: no expert is pinned */
     sl_workers *workers;      /* owned */
     sl_store *store;          /* owned */
     sl_predictor *predictor;  /* owned; guarded by: run_lock; NULL: nothing is read ahead */
@@ -102,6 +104,9 @@ struct sluice_session {
  * closed. BUDGET leaves the plan filled. */
 SLUICE_NODISCARD sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_options *options,
                                                  sluice_error *error);
+
+/* Read the experts to pin from a recording (engine/pins.c); does nothing with another policy. Needs the plan. */
+SLUICE_NODISCARD sluice_status sl_engine_read_pins(sluice_engine *engine, const char *path, sluice_error *error);
 
 /* Fill engine->plan from what was prepared (engine/plan.c). */
 SLUICE_NODISCARD sluice_status sl_engine_make_plan(sluice_engine *engine, const sluice_engine_options *options,

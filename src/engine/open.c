@@ -80,6 +80,7 @@ void sluice_engine_close(sluice_engine **engine)
     }
     sl_graph_fini(&closing->body_graph);
     sl_graph_fini(&closing->head_graph);
+    sl_free(memory, closing->pins);
     sl_free(memory, closing->ranges);
     sl_free(memory, closing->store_files);
     sl_model_vocabulary_fini(&closing->vocabulary);
@@ -106,6 +107,8 @@ static sluice_status load(sluice_engine *engine, const sluice_engine_options *op
         return sl_error_no_memory(error, body_bytes + head_bytes, "activations");
     }
     SL_TRY(sl_workers_open(&engine->workers, engine->n_threads, memory, error));
+    SL_TRY(sl_engine_read_pins(engine, options->policy_trace, error));
+    engine->store_config.pinned = engine->pins;
     SL_TRY(sl_store_open(&engine->store, &engine->store_config, error));
     if (engine->predictor_config.kind != SL_PREFETCH_NONE) {
         SL_TRY(sl_predictor_open(&engine->predictor, &engine->predictor_config, error));
@@ -129,10 +132,11 @@ static void log_start(const sluice_engine *engine)
                 engine->model->family->architecture, engine->n_threads, sl_isa_name(engine->kernels.isa),
                 sl_store_backend(engine->store));
     sl_log_line(&engine->log, SL_LOG_INFO,
-                "budget %s, planned %s: %llu of %llu experts fit, chunks of %u tokens, context %u",
+                "budget %s, planned %s: %llu of %llu experts fit, policy %s, chunks of %u tokens, context %u",
                 sl_format_size(plan->budget_bytes, budget, sizeof budget),
                 sl_format_size(plan->total_bytes, total, sizeof total), (unsigned long long)plan->n_slots,
-                (unsigned long long)plan->maximum_slots, plan->prefill_chunk, plan->context_length);
+                (unsigned long long)plan->maximum_slots, sl_policy_kind_name(engine->policy_kind), plan->prefill_chunk,
+                plan->context_length);
 }
 
 sluice_status sl_engine_open_with_faults(sluice_engine **out, const sluice_engine_options *options,

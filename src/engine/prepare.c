@@ -17,6 +17,27 @@ uint32_t sl_engine_bucket(const sluice_engine *engine, uint32_t rows)
     return sl_buckets_find(engine->buckets, SL_BODY_BUCKETS, rows);
 }
 
+static sluice_status take_policy(sluice_engine *engine, const sluice_engine_options *options, sluice_error *error)
+{
+    const char *policy = options->policy == NULL ? "auto" : options->policy;
+    if (!sl_policy_kind_parse(policy, &engine->policy_kind)) {
+        return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                            "unknown policy '%s': expected auto, lru, lfru, pinned, placement or reuse", policy);
+    }
+    bool pins = engine->policy_kind == SL_POLICY_PINNED;
+    if (pins && options->policy_trace == NULL) {
+        return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                            "the policy pinned needs a recording that says which experts stay: make one with "
+                            "--record-routing and give it with --policy-trace");
+    }
+    if (!pins && options->policy_trace != NULL) {
+        return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                            "%s: the policy %s does not use a recording; give it with --policy pinned",
+                            options->policy_trace, policy);
+    }
+    return SLUICE_OK;
+}
+
 static sluice_status take_options(sluice_engine *engine, const sluice_engine_options *options, sluice_error *error)
 {
     if (options->model_path == NULL || options->model_path[0] == '\0') {
@@ -45,6 +66,7 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
                             "unknown predictor '%s': expected none, previous, router or auto", prefetch);
     }
+    SL_TRY(take_policy(engine, options, error));
     sl_kernel_table_init(&engine->kernels, isa);
     if (options->cpu_mask != NULL && strcmp(options->cpu_mask, sl_isa_name(isa)) == 0 && engine->kernels.isa < isa) {
         sl_log_line(&engine->log, SL_LOG_WARNING, "this build has no %s kernels: %s is in use", sl_isa_name(isa),
@@ -134,11 +156,13 @@ static sluice_status list_expert_ranges(sluice_engine *engine, sluice_error *err
     }
     engine->store_config = (sl_store_config){.n_layers = n_layers,
                                              .n_experts = n_experts,
+                                             .n_used = model->hyper.n_experts_used,
                                              .n_ranges = SL_EXPERT_MATRICES,
                                              .ranges = engine->ranges,
                                              .files = engine->store_files,
                                              .n_files = engine->file->n_files,
                                              .n_slots = 1,
+                                             .policy = engine->policy_kind,
                                              .reads = {.kind = engine->reads_kind, .n_threads = SL_READ_THREADS},
                                              .faults = engine->faults,
                                              .memory = &engine->memory,

@@ -101,6 +101,34 @@ def test_prefetch(plain, floor, predictor, name):
         assert logits(*options, "--chunk", 5)["logits_hash"] == plain["logits_hash"]
 
 
+POLICIES = ("lru", "lfru", "placement", "reuse", "pinned")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    path = tmp_path_factory.mktemp("policy") / "tale.routing"
+    logits("--decode", "--record-routing", path)
+    return path
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ("floor", "floor and a tenth", "floor and two thirds"))
+def test_policy(plain, floor, recording, policy, name):
+    options = ("--mem", budget_bytes(name, floor), "--policy", policy, *(("--policy-trace", recording) if policy == "pinned" else ()))
+    assert logits(*options)["logits_hash"] == plain["logits_hash"]
+    assert logits(*options, "--decode", "--prefetch", "none")["logits_hash"] == plain["logits_hash"]
+    assert logits(*options, "--decode", "--prefetch", "router")["logits_hash"] == plain["logits_hash"]
+
+
+def test_the_policies_differ_in_what_they_read(floor, recording):
+    """Else the test above would compare a run with itself."""
+    options = ("--mem", budget_bytes("floor and a third", floor), "--decode", "--prefetch", "none")
+    misses = {policy: logits(*options, "--policy", policy, *(("--policy-trace", recording) if policy == "pinned" else ()))
+              ["expert_misses"] for policy in POLICIES}
+    assert len(set(misses.values())) == len(POLICIES)
+    assert misses["reuse"] < misses["lru"]
+
+
 def test_the_predictors_read_ahead_of_need(floor):
     """Else the tests above would compare a run with itself."""
     issued = {p: logits("--mem", budget_bytes("floor and a tenth", floor), "--prefetch", p, "--decode")["prefetch_issued"]
