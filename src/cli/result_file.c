@@ -1,6 +1,5 @@
 /* Owns the descriptor of a result. A name that stands for a device, a pipe or an open descriptor, such as /dev/stderr,
- * must not be replaced by a file of that name, so it is written in place. A symbolic link to a file keeps being one:
- * what it leads to is replaced. */
+ * must not be replaced by a file of that name, so it is written in place. */
 #include "cli/result_file.h"
 
 #include <errno.h>
@@ -9,14 +8,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static sluice_status open_regular(sl_result_file *file, const char *path, sluice_error *error)
-{
-    char *resolved = realpath(path, NULL);
-    sluice_status status = sl_file_writer_open(&file->writer, resolved != NULL ? resolved : path, error);
-    free(resolved);
-    return status;
-}
 
 sluice_status sl_result_file_open(sl_result_file *file, const char *path, sluice_error *error)
 {
@@ -32,7 +23,7 @@ sluice_status sl_result_file_open(sl_result_file *file, const char *path, sluice
     }
     bool is_special = strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0;
     if (!exists || (S_ISREG(information.st_mode) && !is_special)) {
-        return open_regular(file, path, error);
+        return sl_file_writer_open(&file->writer, path, error);
     }
     file->descriptor = open(path, O_WRONLY | O_APPEND | O_NOCTTY | O_CLOEXEC);
     return file->descriptor >= 0

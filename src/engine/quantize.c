@@ -231,10 +231,24 @@ static sluice_status convert_tensor(quantizer *self, const sl_gguf_tensor *tenso
     return SLUICE_OK;
 }
 
+/* The source of a lossy copy is not to be lost to it. */
+static sluice_status check_output(const quantizer *self, const char *output_path, sluice_error *error)
+{
+    for (uint32_t i_file = 0; i_file < self->input->n_files; i_file++) {
+        if (sl_file_is_at(&self->input->files[i_file].file, output_path)) {
+            return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
+                                "%s: the output would replace the file it is made from; name another file",
+                                output_path);
+        }
+    }
+    return SLUICE_OK;
+}
+
 static sluice_status quantize(quantizer *self, const char *input_path, const char *output_path, sluice_error *error)
 {
     SL_TRY(parse_type(self->options->type, &self->target, error));
     SL_TRY(sl_gguf_open(&self->input, input_path, &self->memory, NULL, error));
+    SL_TRY(check_output(self, output_path, error));
     SL_TRY(sl_gguf_writer_open(&self->output, output_path, &self->memory, error));
     uint32_t n_threads = self->options->n_threads > 0 ? self->options->n_threads : sl_cpu_usable_cores();
     SL_TRY(sl_workers_open(&self->workers, n_threads, &self->memory, error));

@@ -7,6 +7,7 @@
  *      sl_file_forget can drop it again.
  *  (4) A writer's partial file is locked while it is open: a name left by a killed process is taken over, one that is
  *      being written is refused.
+ *  (5) A writer replaces regular files only. A symbolic link stays one: the file it leads to is replaced.
  * States of a writer: open (descriptor >= 0) -> committed (descriptor -1, no temporary path) or failed (temporary path
  * kept until close removes it).
  * Threads: an sl_file never changes between open and close, so any thread may read; a writer belongs to one thread. */
@@ -35,6 +36,13 @@ static sl_file_identity identity_of(const struct stat *information)
         .bytes = (uint64_t)information->st_size,
         .modified_ns = (int64_t)information->st_mtim.tv_sec * 1000000000 + (int64_t)information->st_mtim.tv_nsec,
     };
+}
+
+static const char *kind_of(const struct stat *information)
+{
+    return S_ISREG(information->st_mode)   ? "regular file"
+           : S_ISDIR(information->st_mode) ? "directory"
+                                           : "device, pipe or socket";
 }
 
 static int open_retrying(const char *path, int flags, mode_t mode)
@@ -157,7 +165,7 @@ sluice_status sl_file_open(sl_file *file, const char *path, bool want_direct, sl
         close(descriptor);
         return sl_error_set(error, SLUICE_ERROR_UNSUPPORTED,
                             "%s: expected a regular file, found a %s; name a file on a disk", path,
-                            S_ISDIR(information.st_mode) ? "directory" : "device, pipe or socket");
+                            kind_of(&information));
     }
     file->descriptor = descriptor;
     file->identity = identity_of(&information);
@@ -250,6 +258,16 @@ sluice_status sl_file_check_unchanged(const sl_file *file, const char *path, slu
     return SLUICE_OK;
 }
 
+bool sl_file_is_at(const sl_file *file, const char *path)
+{
+    struct stat named;
+    if (stat(path, &named) != 0) {
+        return false;
+    }
+    sl_file_identity identity = identity_of(&named);
+    return identity.device == file->identity.device && identity.inode == file->identity.inode;
+}
+
 static bool same_inode(int descriptor, const char *path)
 {
     struct stat opened;
@@ -286,18 +304,32 @@ static int open_partial(const char *path)
     return -1;
 }
 
+/* A file that is renamed to the name of a device would take its place. */
+static sluice_status check_final_name(const char *path, sluice_error *error)
+{
+    struct stat information;
+    if (stat(path, &information) == 0 && !S_ISREG(information.st_mode)) {
+        return sl_error_set(error, SLUICE_ERROR_IO,
+                            "%s: expected a regular file or a free name to write to, found a %s; name another", path,
+                            kind_of(&information));
+    }
+    return SLUICE_OK;
+}
+
 sluice_status sl_file_writer_open(sl_file_writer *writer, const char *path, sluice_error *error)
 {
     *writer = (sl_file_writer){.descriptor = -1};
-    size_t capacity = strlen(path) + 32;
-    char *final_path = strdup(path);
+    SL_TRY(check_final_name(path, error));
+    char *final_path = realpath(path, NULL);
+    final_path = final_path != NULL ? final_path : strdup(path);
+    size_t capacity = strlen(final_path != NULL ? final_path : path) + 32;
     char *temporary_path = malloc(capacity);
     if (final_path == NULL || temporary_path == NULL) {
         free(final_path);
         free(temporary_path);
         return sl_error_no_memory(error, capacity, "the name of a file");
     }
-    snprintf(temporary_path, capacity, "%s.partial-%jd", path, (intmax_t)getpid());
+    snprintf(temporary_path, capacity, "%s.partial-%jd", final_path, (intmax_t)getpid());
     int descriptor = open_partial(temporary_path);
     if (descriptor < 0) {
         int open_errno = errno;

@@ -40,6 +40,9 @@ void sl_file_forget(const sl_file *file, uint64_t offset, uint64_t length);
 /* SLUICE_ERROR_CHANGED when the file at `path` is no longer the one that was opened. */
 SLUICE_NODISCARD sluice_status sl_file_check_unchanged(const sl_file *file, const char *path, sluice_error *error);
 
+/* Whether `path` names the open file. */
+bool sl_file_is_at(const sl_file *file, const char *path);
+
 /* A file that is written beside its final name and gets that name only when complete. thread: owner only. */
 typedef struct sl_file_writer {
     int descriptor;       /* owned; -1 when closed */
@@ -47,7 +50,8 @@ typedef struct sl_file_writer {
     char *temporary_path; /* owned (C library) */
 } sl_file_writer;
 
-/* Create `path`.partial-<pid> in the same directory. */
+/* Create `path`.partial-<pid> in the same directory. A symbolic link is followed: what it leads to will be replaced.
+ * IO when the name is taken by something that is no regular file, such as a device: that must not be replaced. */
 SLUICE_NODISCARD sluice_status sl_file_writer_open(sl_file_writer *writer, const char *path, sluice_error *error);
 SLUICE_NODISCARD sluice_status sl_file_writer_write(sl_file_writer *writer, const void *bytes, size_t length,
                                                     sluice_error *error);

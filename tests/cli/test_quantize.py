@@ -1,4 +1,6 @@
 """The quantised file against an encoder that shares no code with the program's."""
+import os
+
 import numpy as np
 import pytest
 
@@ -86,3 +88,22 @@ def test_an_unknown_type_is_bad_usage_and_leaves_nothing(tmp_path):
     ended = program.run("quantize", program.GOLDEN / "olmoe.gguf", out, "Q9_9", code=None)
     assert ended.code in (1, 2) and "Q9_9" in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_its_own_input_is_not_overwritten(tmp_path):
+    model, link = tmp_path / "model.gguf", tmp_path / "link.gguf"
+    model.write_bytes((program.GOLDEN / "olmoe.gguf").read_bytes())
+    link.symlink_to(model)
+    for source, target in ((model, model), (model, link), (link, model)):
+        ended = program.run("quantize", source, target, "Q8_0", code=1)
+        assert "the output would replace the file it is made from" in ended.err
+    assert model.read_bytes() == (program.GOLDEN / "olmoe.gguf").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.gguf", "model.gguf"]
+
+
+def test_a_pipe_is_not_replaced_by_a_model(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    ended = program.run("quantize", program.GOLDEN / "olmoe.gguf", pipe, "Q8_0", code=1)
+    assert "expected a regular file or a free name to write to, found a device, pipe or socket" in ended.err
+    assert pipe.is_fifo() and [path.name for path in tmp_path.iterdir()] == ["pipe"]

@@ -386,12 +386,72 @@ static void a_final_name_that_cannot_be_taken_fails_the_commit(void **state)
     sluice_error error = {0};
     char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/taken", test->directory);
-    assert_int_equal(mkdir(path, 0700), 0);
     assert_int_equal(sl_file_writer_open(&writer, path, NULL), SLUICE_OK);
+    assert_int_equal(mkdir(path, 0700), 0);
     assert_int_equal(sl_file_writer_commit(&writer, &error), SLUICE_ERROR_IO);
     assert_non_null(strstr(error.message, path));
     sl_file_writer_close(&writer);
     assert_int_equal(count_entries(test->directory), 2);
+}
+
+static void what_is_no_regular_file_is_not_replaced(void **state)
+{
+    fixture *test = *state;
+    char paths[3][PATH_BYTES + 32];
+    snprintf(paths[0], sizeof paths[0], "%s/pipe", test->directory);
+    snprintf(paths[1], sizeof paths[1], "%s/directory", test->directory);
+    snprintf(paths[2], sizeof paths[2], "%s/link", test->directory);
+    assert_int_equal(mkfifo(paths[0], 0600), 0);
+    assert_int_equal(mkdir(paths[1], 0700), 0);
+    assert_int_equal(symlink(paths[0], paths[2]), 0);
+    for (size_t i_path = 0; i_path < 3; i_path++) {
+        sl_file_writer writer;
+        sluice_error error = {0};
+        assert_int_equal(sl_file_writer_open(&writer, paths[i_path], &error), SLUICE_ERROR_IO);
+        assert_non_null(strstr(error.message, paths[i_path]));
+        assert_non_null(strstr(error.message, i_path == 1 ? "found a directory" : "found a device, pipe or socket"));
+        sl_file_writer_close(&writer);
+    }
+    assert_int_equal(count_entries(test->directory), 4);
+}
+
+static void a_link_stays_and_what_it_leads_to_is_replaced(void **state)
+{
+    fixture *test = *state;
+    char link[PATH_BYTES];
+    struct stat information;
+    snprintf(link, sizeof link, "%s/link", test->directory);
+    assert_int_equal(symlink(test->path, link), 0);
+    sl_file_writer writer;
+    assert_int_equal(sl_file_writer_open(&writer, link, NULL), SLUICE_OK);
+    assert_int_equal(sl_file_writer_write(&writer, "new", 3, NULL), SLUICE_OK);
+    assert_int_equal(sl_file_writer_commit(&writer, NULL), SLUICE_OK);
+    sl_file_writer_close(&writer);
+    assert_int_equal(lstat(link, &information), 0);
+    assert_true(S_ISLNK(information.st_mode));
+    assert_holds(test->path, "new", 3);
+}
+
+static void an_open_file_is_known_under_every_name(void **state)
+{
+    fixture *test = *state;
+    char names[3][PATH_BYTES];
+    for (size_t i_name = 0; i_name < 3; i_name++) {
+        snprintf(names[i_name], sizeof names[i_name], "%s/name-%zu", test->directory, i_name);
+    }
+    assert_int_equal(symlink(test->path, names[0]), 0);
+    assert_int_equal(link(test->path, names[1]), 0);
+    store(names[2], test->bytes, FILE_BYTES);
+    sl_file file;
+    assert_int_equal(sl_file_open(&file, test->path, false, NULL), SLUICE_OK);
+    assert_true(sl_file_is_at(&file, test->path));
+    assert_true(sl_file_is_at(&file, names[0]));
+    assert_true(sl_file_is_at(&file, names[1]));
+    assert_false(sl_file_is_at(&file, names[2]));
+    assert_false(sl_file_is_at(&file, test->directory));
+    assert_int_equal(unlink(test->path), 0);
+    assert_false(sl_file_is_at(&file, test->path));
+    sl_file_close(&file);
 }
 
 static void overwriting_what_was_not_written_is_refused(void **state)
@@ -427,6 +487,9 @@ int main(void)
         FILE_TEST(two_writers_of_one_name_are_refused),
         FILE_TEST(writing_into_a_missing_directory_is_not_found),
         FILE_TEST(a_final_name_that_cannot_be_taken_fails_the_commit),
+        FILE_TEST(what_is_no_regular_file_is_not_replaced),
+        FILE_TEST(a_link_stays_and_what_it_leads_to_is_replaced),
+        FILE_TEST(an_open_file_is_known_under_every_name),
         FILE_TEST(overwriting_what_was_not_written_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
