@@ -23,8 +23,7 @@ extern "C" {
 /* "0.1.0" */
 SLUICE_API const char *sluice_version(void);
 
-/* ---- Files: what is in a GGUF file, without loading it -------------------------------------------------------------
- */
+/* ---- Files: what is in a GGUF file, without loading it ----------------------------------------------------------- */
 
 typedef struct sluice_file sluice_file;
 
@@ -86,8 +85,7 @@ typedef struct sluice_file_expert_layer {
 } sluice_file_expert_layer;
 SLUICE_API bool sluice_file_expert_layer_at(const sluice_file *file, uint32_t index, sluice_file_expert_layer *layer);
 
-/* ---- Vocabulary: text to tokens and back, without loading weights -------------------------------------------------
- */
+/* ---- Vocabulary: text to tokens and back, without loading weights ------------------------------------------------ */
 
 typedef struct sluice_vocabulary sluice_vocabulary;
 
@@ -108,8 +106,7 @@ SLUICE_API SLUICE_NODISCARD sluice_status sluice_detokenize(const sluice_vocabul
                                                             size_t *length, sluice_error *error);
 SLUICE_API void sluice_free(void *pointer);
 
-/* ---- Engine -------------------------------------------------------------------------------------------------------
- */
+/* ---- Engine ------------------------------------------------------------------------------------------------------ */
 
 typedef struct sluice_engine sluice_engine;
 
@@ -223,8 +220,7 @@ SLUICE_API void sluice_engine_stats_reset(sluice_engine *engine);
 enum { SLUICE_MEMORY_TAGS = 7 };
 SLUICE_API const char *sluice_memory_tag_name(uint32_t tag);
 
-/* ---- Sessions ------------------------------------------------------------------------------------------------------
- */
+/* ---- Sessions ---------------------------------------------------------------------------------------------------- */
 
 typedef struct sluice_session sluice_session;
 
@@ -308,8 +304,7 @@ SLUICE_API void sluice_engine_merged_residency(sluice_engine *engine, uint64_t *
 /* One bit of a mask; true past its end, and without a mask (NULL). */
 SLUICE_API bool sluice_residency_has(const uint64_t *mask, uint32_t n_words, uint32_t expert);
 
-/* ---- Sampling and generation
- * ----------------------------------------------------------------------------------------- */
+/* ---- Sampling and generation ------------------------------------------------------------------------------------- */
 
 typedef struct sluice_sampling {
     float temperature;        /* 0: greedy */
@@ -358,8 +353,7 @@ SLUICE_API SLUICE_NODISCARD sluice_status sluice_session_generate(sluice_session
                                                                   sluice_generation_result *result,
                                                                   sluice_error *error);
 
-/* ---- Quantising
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Quantising -------------------------------------------------------------------------------------------------- */
 
 typedef struct sluice_quantize_options {
     const char *type; /* "Q4_K", "Q8_0", "F16", ...: for matrices; vectors and routers stay F32 */

@@ -21,8 +21,7 @@ static const char test_binary[] = "SLUICE_BINARY";
 
 enum { MAX_WORD = 40 }; /* longest word that suggestions are looked for */
 
-/* ---- Suggestions --------------------------------------------------------------------------------------------------
- */
+/* ---- Suggestions ------------------------------------------------------------------------------------------------- */
 
 static size_t smaller(size_t a, size_t b)
 {
@@ -75,8 +74,7 @@ static void consider(suggestion *best, const char *typed, const char *word)
     }
 }
 
-/* ---- Finding rows --------------------------------------------------------------------------------------------------
- */
+/* ---- Finding rows ------------------------------------------------------------------------------------------------ */
 
 const char *sl_command_name(sl_command command)
 {
@@ -353,8 +351,7 @@ static bool asks_for_help(int n_arguments, char *const *arguments)
     return false;
 }
 
-/* ---- The environment ----------------------------------------------------------------------------------------------
- */
+/* ---- The environment --------------------------------------------------------------------------------------------- */
 
 /* The value of `name` in a list of NAME=value, or NULL. */
 static const char *look_up(char *const *environment, const char *name)
@@ -416,8 +413,7 @@ static sluice_status take_environment(sl_options *options, char *const *environm
     return SLUICE_OK;
 }
 
-/* ---- What must hold ------------------------------------------------------------------------------------------------
- */
+/* ---- What must hold ---------------------------------------------------------------------------------------------- */
 
 static sluice_status check_complete(const sl_options *options, sluice_error *error)
 {

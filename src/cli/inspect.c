@@ -18,8 +18,7 @@ typedef struct inspection {
     sluice_error plan_error; /* why the budget is too small, or why there is no plan */
 } inspection;
 
-/* ---- Listing ------------------------------------------------------------------------------------------------------
- */
+/* ---- Listing ----------------------------------------------------------------------------------------------------- */
 
 static void print_text(sl_console *console, const char *text)
 {
@@ -308,8 +307,7 @@ static sluice_status print_json(inspection *self, sluice_error *error)
     return status;
 }
 
-/* ---- The command ---------------------------------------------------------------------------------------------------
- */
+/* ---- The command ------------------------------------------------------------------------------------------------- */
 
 static sluice_status inspect(inspection *self, const sl_options *options, sluice_error *error)
 {

@@ -11,16 +11,18 @@
  *  (5) An expert is read once for all requests that want it: while an expert has a slot, no entry of a request that
  *      has not failed waits for that expert without one.
  *  (6) A victim is READY and unpinned, and no hint names its expert while another will do. Hits are pinned before the
- * first miss of the request takes a slot, so no expert that is READY and that the request wants gives way to another
- * one it wants, until the request released it. (7) What gives way follows from the order of the requests, not from the
- * disk: the policy counts time in experts asked for, and a request larger than the store waits for the oldest of its
- * own slots. It can depend on timing only where requests of several threads overlap, where one is ended before its
- * reads arrived, after a failed read, and after hints. (8) A request blocks only while reads are in flight, or while it
- * holds nothing and others hold the slots; where it would wait for its own releases, wait returns an error instead.
- * What it has pinned and not delivered is never out of its caller's reach: the next wait delivers it. So requests that
- * release what they hold before they wait again cannot block each other for ever. (9) Nothing is allocated after open:
- * the reads lie beside their slots, a request's state in its caller's memory. (10) A slot begins at a multiple of
- * geometry.piece_alignment in the arena, and so does every piece in its slot.
+ *      first miss of the request takes a slot, so no expert that is READY and that the request wants gives way to
+ *      another one it wants, until the request released it.
+ *  (7) What gives way follows from the order of the requests, not from the disk: the policy counts time in experts
+ *      asked for, and a request larger than the store waits for the oldest of its own slots. It can depend on timing
+ *      only where requests of several threads overlap, where one is ended before its reads arrived, after a failed
+ *      read, and after hints.
+ *  (8) A request blocks only while reads are in flight, or while it holds nothing and others hold the slots; where it
+ *      would wait for its own releases, wait returns an error instead. What it has pinned and not delivered is never
+ *      out of its caller's reach: the next wait delivers it. So requests that release what they hold before they wait
+ *      again cannot block each other for ever.
+ *  (9) Nothing is allocated after open: the reads lie beside their slots, a request's state in its caller's memory.
+ * (10) A slot begins at a multiple of geometry.piece_alignment in the arena, and so does every piece in its slot.
  *
  * States of a slot
  *

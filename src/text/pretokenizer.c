@@ -2,9 +2,11 @@
  *
  * Invariants
  *  (1) The matcher sees well-formed UTF-8 only, so it runs without its own check, which would cost the whole rest of
- * the text for every piece. (2) Every match is longer than nothing, so splitting advances. (3) One call of the matcher
- * may take a number of steps proportional to the text, no more: a text on which a pattern would do worse is an error
- * value. Threads: immutable after open; each splitting has its own match data. */
+ *      the text for every piece.
+ *  (2) Every match is longer than nothing, so splitting advances.
+ *  (3) One call of the matcher may take a number of steps proportional to the text, no more: a text on which a pattern
+ *      would do worse is an error value.
+ * Threads: immutable after open; each splitting has its own match data. */
 #include "text/pretokenizer.h"
 
 #include <stdio.h>
