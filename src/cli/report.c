@@ -158,12 +158,14 @@ sluice_status sl_json_save(sl_result_file *file, const json_t *object, sluice_er
     return status == SLUICE_OK ? sl_result_file_commit(file, error) : status;
 }
 
-/* ---- Summary -------------------------------------------------------------------------------------------------------
- */
+/* ---- Summary ----------------------------------------------------------------------------------------------------- */
 
 void sl_report_print_summary(const sl_report *report)
 {
     const sluice_engine_stats *stats = &report->engine;
+    if (report->prompt_tokens == 0 && stats->expert_requests == 0) {
+        return; /* refused before anything ran: the error says it all */
+    }
     char budget[24];
     char peak[24];
     char bytes[24];
@@ -189,8 +191,7 @@ void sl_report_print_summary(const sl_report *report)
                    report->threads);
 }
 
-/* ---- Figures of a benchmark
- * ------------------------------------------------------------------------------------------ */
+/* ---- Figures of a benchmark -------------------------------------------------------------------------------------- */
 
 static double get_prefill_tok_s(const sl_report *report)
 {

@@ -180,6 +180,12 @@ def test_an_empty_prompt_is_one_sentence():
     assert "the text is empty" in ended.err
 
 
+def test_what_is_refused_before_it_ran_has_no_statistics():
+    for prompt in ("", "word " * 300):
+        ended = program.run("run", "-m", program.DEMO, "-p", prompt, *GREEDY, code=1)
+        assert len(ended.err.splitlines()) == 1, ended.err
+
+
 def test_a_full_disk_behind_standard_output_is_a_failure():
     for arguments in (("--help",), ("inspect", "-m", program.DEMO), ("tokenize", "-m", program.DEMO, "-p", "x", "--ids"),
                       ("run", "-m", program.DEMO, "-p", PROMPT, "-n", 4)):
