@@ -17,8 +17,8 @@ typedef struct benchmark {
     int32_t *prompt; /* owned; [n_prompt] */
     size_t n_prompt;
     uint32_t n_generated;
-    uint32_t n_repetitions;
-    sl_report *reports; /* owned; [n_repetitions] */
+    uint32_t n_repetitions; /* measured so far */
+    sl_report *reports;     /* owned; as many as are wanted */
 } benchmark;
 
 /* A fixed sequence (SplitMix64), the same on every machine. */
@@ -86,7 +86,7 @@ static sluice_status make_prompt(benchmark *self, sluice_error *error)
     return SLUICE_OK;
 }
 
-static sluice_status repeat(benchmark *self, uint32_t i_repetition, sluice_error *error)
+static sluice_status repeat(benchmark *self, sluice_error *error)
 {
     sluice_session_reset(self->model.session);
     sluice_engine_stats_reset(self->model.engine);
@@ -96,7 +96,7 @@ static sluice_status repeat(benchmark *self, uint32_t i_repetition, sluice_error
     generation.sampling.temperature = 0.0f;
     sluice_generation_result result = {0};
     SL_TRY(sluice_session_generate(self->model.session, &generation, &result, error));
-    sl_report *report = &self->reports[i_repetition];
+    sl_report *report = &self->reports[self->n_repetitions];
     sl_report_init(report, self->model.engine);
     sl_report_add_generation(report, &result);
     report->logits_hash = sluice_session_logits_hash(self->model.session);
@@ -105,8 +105,9 @@ static sluice_status repeat(benchmark *self, uint32_t i_repetition, sluice_error
                             "repetition %" PRIu32
                             " came to other logits than the first: the machine or the engine is at "
                             "fault; test the memory, then report it",
-                            i_repetition + 1);
+                            self->n_repetitions + 1);
     }
+    self->n_repetitions++;
     return SLUICE_OK;
 }
 
@@ -195,18 +196,24 @@ static sluice_status measure(benchmark *self, const sl_options *options, sl_cons
 {
     SL_TRY(sl_model_run_open(&self->model, options, console, error));
     SL_TRY(make_prompt(self, error));
-    self->n_repetitions = (uint32_t)sl_options_integer(options, SL_OPTION_REPETITIONS);
-    self->reports = sl_alloc(&console->memory, SL_MEMORY_OTHER, self->n_repetitions, sizeof *self->reports);
+    uint32_t n_wanted = (uint32_t)sl_options_integer(options, SL_OPTION_REPETITIONS);
+    self->reports = sl_alloc(&console->memory, SL_MEMORY_OTHER, n_wanted, sizeof *self->reports);
     if (self->reports == NULL) {
-        return sl_error_no_memory(error, self->n_repetitions * sizeof *self->reports, "the statistics");
+        return sl_error_no_memory(error, n_wanted * sizeof *self->reports, "the statistics");
     }
     self->model.progress.label = "measuring";
-    for (uint32_t i = 0; i < self->n_repetitions; i++) {
-        sl_progress_show(&self->model.progress, i, self->n_repetitions, "repetitions");
-        SL_TRY(repeat(self, i, error));
+    sluice_status status = SLUICE_OK;
+    while (self->n_repetitions < n_wanted && status == SLUICE_OK) {
+        sl_progress_show(&self->model.progress, self->n_repetitions, n_wanted, "repetitions");
+        status = repeat(self, error);
     }
     sl_progress_clear(&self->model.progress);
-    return publish(self, error);
+    if (status == SLUICE_ERROR_CANCELLED && self->n_repetitions > 0) {
+        /* What was measured counts; that it was stopped is still what the command ends with. */
+        sluice_error report_error = {0};
+        (void)publish(self, &report_error);
+    }
+    return status == SLUICE_OK ? publish(self, error) : status;
 }
 
 int sl_command_bench(const sl_options *options, sl_console *console)

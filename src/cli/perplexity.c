@@ -23,6 +23,7 @@ typedef struct perplexity {
     size_t n_tokens;
     size_t window; /* tokens */
     size_t n_windows;
+    size_t n_windows_done;
     uint32_t n_vocab;
     const int32_t *window_tokens; /* borrowed: of the window in progress, [window] */
     double nll;                   /* nats, of all predicted tokens */
@@ -112,6 +113,7 @@ static sluice_status evaluate(perplexity *self, sluice_error *error)
             return status;
         }
         SL_TRY(count_bytes(self, error));
+        self->n_windows_done++;
     }
     return SLUICE_OK;
 }
@@ -119,18 +121,21 @@ static sluice_status evaluate(perplexity *self, sluice_error *error)
 static bool put_figures(json_t *object, const perplexity *self, double nll_per_token, double bits_per_byte)
 {
     return sl_json_put(object, "tokens", sl_json_count(self->n_predicted)) &&
-           sl_json_put(object, "windows", sl_json_count(self->n_windows)) &&
+           sl_json_put(object, "windows", sl_json_count(self->n_windows_done)) &&
            sl_json_put(object, "nll_per_token", sl_json_number(nll_per_token)) &&
            sl_json_put(object, "perplexity", sl_json_number(exp(nll_per_token))) &&
            sl_json_put(object, "bits_per_byte", sl_json_number(bits_per_byte));
 }
 
+/* Also of an evaluation that was stopped: its figures are of the tokens that were predicted, and have no bits per byte,
+ * because bytes are counted by whole windows. */
 static sluice_status publish(perplexity *self, sluice_error *error)
 {
     sl_console *console = self->model.console;
+    bool complete = self->n_windows_done == self->n_windows;
     double nll_per_token = self->nll / (double)self->n_predicted;
     double bits_per_byte =
-        self->predicted_bytes > 0 ? self->nll / log(2.0) / (double)self->predicted_bytes : (double)NAN;
+        complete && self->predicted_bytes > 0 ? self->nll / log(2.0) / (double)self->predicted_bytes : (double)NAN;
     sl_report report;
     sl_report_init(&report, self->model.engine);
     report.prompt_tokens = self->n_evaluated;
@@ -143,12 +148,18 @@ static sluice_status publish(perplexity *self, sluice_error *error)
                                : sl_error_no_memory(error, 0, "the statistics");
     if (status == SLUICE_OK && sl_options_flag(self->model.options, SL_OPTION_JSON)) {
         status = sl_json_print(console, object, error);
-    } else if (status == SLUICE_OK) {
+    } else if (status == SLUICE_OK && complete) {
         sl_console_print(console,
                          "tokens         %" PRIu64 " predicted in %zu windows of %zu\n"
                          "nll per token  %.6f nats\nperplexity     %.4f\nbits per byte  %.4f\n",
                          self->n_predicted, self->n_windows, self->window, nll_per_token, exp(nll_per_token),
                          bits_per_byte);
+    }
+    if (!complete) {
+        sl_console_say("stopped after %" PRIu64 " predicted tokens; nll per token so far %.6f nats", self->n_predicted,
+                       nll_per_token);
+    }
+    if (!sl_options_flag(self->model.options, SL_OPTION_JSON)) {
         sl_report_print_summary(&report);
     }
     json_decref(object);
@@ -163,8 +174,8 @@ static sluice_status run(perplexity *self, const sl_options *options, sl_console
     sluice_status status = evaluate(self, error);
     sl_progress_clear(&self->model.progress);
     if (status != SLUICE_OK && self->n_predicted > 0) {
-        sl_console_say("stopped after %" PRIu64 " predicted tokens; nll per token so far %.6f nats", self->n_predicted,
-                       self->nll / (double)self->n_predicted);
+        sluice_error report_error = {0};
+        (void)publish(self, &report_error);
     }
     return status == SLUICE_OK ? publish(self, error) : status;
 }

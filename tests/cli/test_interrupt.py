@@ -57,6 +57,33 @@ def test_an_interrupted_prefill_ends_with_statistics(endless, tmp_path):
     assert json.loads(stats.read_text())["generated_tokens"] == 0
 
 
+def test_an_interrupted_benchmark_shows_what_it_measured(tmp_path):
+    stats = tmp_path / "stats.json"
+    child = start("bench", "-m", program.DEMO, "-p", 4, "-n", 4, "-r", 1000, "-t", 1, "--cpu-mask", "generic",
+                  "--stats", stats)
+    wait_until_busy(child)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate()
+    assert child.returncode == 1, err.decode()
+    said = json.loads(stats.read_text())
+    assert 0 < said["repetitions"] < 1000 and said["decode_tok_s_min"] <= said["decode_tok_s"]
+    assert f"{said['repetitions']} repetitions" in out.decode()
+
+
+def test_an_interrupted_perplexity_says_how_far_it_came(tmp_path):
+    stats, text = tmp_path / "stats.json", tmp_path / "text.txt"
+    text.write_text("Once upon a time there was a king who had a daughter. " * 40000)
+    child = start("perplexity", "-m", program.DEMO, "-f", text, "--ctx", 64, "--stats", stats, "-t", 1, "--cpu-mask", "generic")
+    wait_until_busy(child)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate()
+    assert child.returncode == 1 and out == b""
+    said = json.loads(stats.read_text())
+    assert f"stopped after {said['tokens']} predicted tokens" in err.decode()
+    assert said["tokens"] > 0 and said["expert_requests"] > 0 and said["bits_per_byte"] is None
+    assert said["prompt_tokens"] >= said["windows"] * 64
+
+
 def wait_until_busy(child):
     """Until it has computed for a while: its own processor time, not the clock, as the machine may be busy."""
     ticks = os.sysconf("SC_CLK_TCK")
