@@ -1,15 +1,17 @@
-/* Owns the reading threads and the queue they take reads from.
+/* Owns the reading threads and the lanes they take reads from.
  *
  * Invariants
- *  (1) A read is in exactly one place: in the queue, with one thread, or with its owner; `next` links the queue only.
- *  (2) Reads leave the queue in the order they entered it. The queue has no bound and needs no memory: its links are in
- *      the reads.
+ *  (1) A read is in exactly one place: in a lane, with one thread, or with its owner; `next` links the lane only.
+ *  (2) Reads leave a lane in the order they entered it, and devices take turns. A lane has no bound and needs no
+ *      memory: its links are in the reads.
  *  (3) on_done is called without the lock, exactly once per read, after the thread's last access to the read.
  *  (4) A read is reported OK only when `required` bytes came from the file, and the file still had the size and the
  *      modification time of its opening after they came.
- *  (5) A thread ends only when the pool is closing and the queue is empty, so a read that is submitted from on_done
+ *  (5) A thread ends only when the pool is closing and the lanes are empty, so a read that is submitted from on_done
  *      while the pool closes is still done.
  *  (6) Buffered reads leave nothing in the page cache.
+ *  (7) n_in_flight of a lane is the number of threads that are reading for it. A read that no idle thread may take,
+ *      because these are kept for other devices, is taken by the first of its own that is done.
  *
  * Life of a read:  QUEUED [pool_submit] -> TAKEN [take_read] -> reading [perform] -> reported [run].
  * Threads: everything below "guarded" belongs to whoever holds the lock; the rest never changes after open. No lock of
@@ -17,6 +19,7 @@
 #include <stdio.h>
 
 #include "io/backends.h"
+#include "io/lanes.h"
 #include "os/thread.h"
 
 typedef struct pread_pool {
@@ -28,8 +31,7 @@ typedef struct pread_pool {
     pthread_cond_t work_arrived;
 
     /* Guarded by `lock`. */
-    sl_read *first; /* borrowed; oldest of the queue */
-    sl_read *last;  /* borrowed */
+    sl_lanes lanes;
     bool closing;
 
     uint32_t n_threads; /* running */
@@ -44,20 +46,25 @@ static void perform(pread_pool *pool, sl_read *read)
     sl_read_conclude(read, failed);
 }
 
-/* Sleep until there is a read; NULL when the thread should end. */
-static sl_read *take_read(pread_pool *pool)
+/* Sleep until there is a read that this thread may take; NULL when the thread should end. `*lane` is that of the read it
+ * did before, or NULL, and then that of the next. */
+static sl_read *take_read(pread_pool *pool, sl_lane **lane)
 {
     pthread_mutex_lock(&pool->lock);
-    while (pool->first == NULL && !pool->closing) {
-        pthread_cond_wait(&pool->work_arrived, &pool->lock);
+    if (*lane != NULL) {
+        (*lane)->n_in_flight--;
     }
-    sl_read *read = pool->first;
-    if (read != NULL) {
-        pool->first = read->next;
-        if (pool->first == NULL) {
-            pool->last = NULL;
-        }
-        read->next = NULL;
+    *lane = sl_lanes_next(&pool->lanes);
+    while (*lane == NULL && !(pool->closing && sl_lanes_are_empty(&pool->lanes))) {
+        pthread_cond_wait(&pool->work_arrived, &pool->lock);
+        *lane = sl_lanes_next(&pool->lanes);
+    }
+    sl_read *read = NULL;
+    if (*lane != NULL) {
+        read = sl_lane_take(*lane);
+        (*lane)->n_in_flight++;
+    } else {
+        pthread_cond_broadcast(&pool->work_arrived); /* to those that wait for a full lane, which is empty now */
     }
     pthread_mutex_unlock(&pool->lock);
     return read;
@@ -66,7 +73,8 @@ static sl_read *take_read(pread_pool *pool)
 static void *run(void *argument)
 {
     pread_pool *pool = argument;
-    for (sl_read *read = take_read(pool); read != NULL; read = take_read(pool)) {
+    sl_lane *lane = NULL;
+    for (sl_read *read = take_read(pool, &lane); read != NULL; read = take_read(pool, &lane)) {
         perform(pool, read);
         pool->on_done(pool->user, read);
     }
@@ -78,12 +86,7 @@ static void pool_submit(void *self, sl_read *read)
     pread_pool *pool = self;
     sl_read_begin(read);
     pthread_mutex_lock(&pool->lock);
-    if (pool->last == NULL) {
-        pool->first = read;
-    } else {
-        pool->last->next = read;
-    }
-    pool->last = read;
+    sl_lanes_add(&pool->lanes, read);
     pthread_cond_signal(&pool->work_arrived);
     pthread_mutex_unlock(&pool->lock);
 }
@@ -155,6 +158,7 @@ sluice_status sl_reads_open_pread(sl_reads *reads, const sl_reads_options *optio
         return sl_error_no_memory(error, pool_bytes(n_threads), "the read threads");
     }
     pool->memory = memory;
+    sl_lanes_init(&pool->lanes, n_threads);
     pool->refusals.log = log;
     pool->on_done = on_done;
     pool->user = user;

@@ -40,7 +40,8 @@ sluice_status sl_read_describe(const sl_read *read, sluice_error *error);
 typedef struct sl_reads sl_reads;
 
 /* The operations of a backend. Any thread may submit; `on_done` is called from a backend thread, once per read, and
- * must not block for long. Reads are started in the order submitted. */
+ * must not block for long. Reads of one device are started in the order submitted; devices take turns, and each has places
+ * in flight that no other can take, so a slow one holds up its own reads alone. */
 typedef struct sl_reads_backend {
     const char *name; /* "uring", "pread" */
     void (*submit)(void *self, sl_read *read);

@@ -3,23 +3,25 @@
  * Invariants
  *  (1) Only the reader thread touches the ring, the pieces and everything below "reader's own"; it also makes the ring,
  *      so the kernel may assume a single issuer. Other threads hand it reads through the queue.
- *  (2) A read is in exactly one place: in the queue, being split, in pieces in flight, or with its owner; `next` links
- *      the queue only. Of the read being split, n_unfinished counts all pieces from the start, so it cannot be finished
- *      early.
- *  (3) Pieces start in the order in which their reads were submitted, and within a read from front to back. A piece
- *      that has to go on (partial, interrupted, refused) keeps its place and goes before new ones.
+ *  (2) A read is in exactly one place: in the queue, in its device's lane, in pieces in flight, or with its owner;
+ *      `next` links the queue and the lane. The first of a lane is being split: n_unfinished counts all its pieces
+ *      from the start, so it cannot be finished early.
+ *  (3) Devices take turns, and each has pieces that no other can take (lanes.h). Pieces of one device start in the
+ *      order in which their reads were submitted, and within a read from front to back. A piece that has to go on
+ *      (partial, interrupted, refused) keeps its place and goes before new ones.
  *  (4) At most one entry of the ring belongs to a piece, and one to the wake-up; the ring has depth + 1 entries at
  *      least, so an entry is always free when one is needed, and completions cannot overflow.
  *  (5) `sleeping` is true only when the reader found the queue empty and has a free piece; who submits then clears it
- *      and writes the wake-up descriptor. So a sleeping reader is woken once for a batch, a busy one never.
+ *      and writes the wake-up descriptor. So a sleeping reader is woken once for a batch, a busy one never. What then
+ *      waits in a lane waits for a piece of that device, whose completion wakes the reader too.
  *  (6) The kernel writes a destination only between the submission of a piece and its completion; a read is reported
  *      after all its pieces completed, without the lock, exactly once.
- *  (7) The reader ends only when the engine is closing, the queue is empty and nothing is in flight, the wake-up
+ *  (7) The reader ends only when the engine is closing, queue and lanes are empty and nothing is in flight, the wake-up
  *      included; a read that is submitted from on_done while the engine closes is still done.
  *  (8) A ring that stops taking work is given up: what it took is waited for, everything else is done with pread by the
  *      reader. A read never depends on the ring alone.
  *
- * Life of a read:  QUEUED [uring_submit] -> splitting [next_read] -> pieces in flight [start_piece] -> reported
+ * Life of a read:  QUEUED [uring_submit] -> in a lane [take_queue] -> pieces in flight [start_piece] -> reported
  * [finish_piece].
  * Life of a piece: free -> in flight [start_piece] -> free [finish_piece]; partial, interrupted or refused ones are
  * submitted again [complete_piece].
@@ -32,6 +34,7 @@
 #include <unistd.h>
 
 #include "io/backends.h"
+#include "io/lanes.h"
 #include "os/thread.h"
 
 enum {
@@ -81,13 +84,12 @@ typedef struct uring {
 
     /* Reader's own. */
     struct io_uring ring;
-    bool given_up;      /* the ring is closed */
-    bool ending;        /* closing, and the queue was empty when last seen */
-    bool wake_armed;    /* a read of the wake-up descriptor is in flight */
-    uint64_t n_wakes;   /* where that read goes */
-    uint32_t n_stalls;  /* refused submissions in a row */
-    sl_read *splitting; /* borrowed; pieces of it are still to be started */
-    uint64_t split_bytes;
+    bool given_up;     /* the ring is closed */
+    bool ending;       /* closing, and the queue was empty when last seen */
+    bool wake_armed;   /* a read of the wake-up descriptor is in flight */
+    uint64_t n_wakes;  /* where that read goes */
+    uint32_t n_stalls; /* refused submissions in a row */
+    sl_lanes lanes;    /* what came through the queue and is not started whole */
     uint32_t n_in_flight;
     uint32_t first_free;
     uring_piece pieces[]; // [depth]
@@ -229,6 +231,7 @@ static void finish_piece(uring *self, uring_piece *piece, int failed)
     piece->next_free = self->first_free;
     self->first_free = (uint32_t)(piece - self->pieces);
     self->n_in_flight--;
+    sl_lanes_of(&self->lanes, read)->n_in_flight--;
     if (--read->n_unfinished == 0) {
         finish_read(self, read);
     }
@@ -287,75 +290,72 @@ static void complete_piece(uring *self, uring_piece *piece, int result)
     }
 }
 
-/* The next read of the queue, or NULL, and then the reader may sleep or end. */
-static sl_read *next_read(uring *self)
+static uint64_t step_of(const uring *self, const sl_read *read)
+{
+    uint64_t alignment = read->file->direct_alignment;
+    return self->piece_bytes > alignment ? self->piece_bytes : alignment;
+}
+
+/* Move what was submitted into the lanes; a read that asks for nothing is done. false when there was nothing: the
+ * reader may sleep or end. */
+static bool take_queue(uring *self)
 {
     pthread_mutex_lock(&self->lock);
     sl_read *read = self->first;
-    if (read != NULL) {
-        self->first = read->next;
-        if (self->first == NULL) {
-            self->last = NULL;
-        }
-    }
-    self->sleeping = read == NULL;
+    self->first = NULL;
+    self->last = NULL;
+    self->sleeping = read == NULL && self->first_free != NO_PIECE;
     self->ending = read == NULL && self->closing;
     pthread_mutex_unlock(&self->lock);
-    if (read != NULL) {
-        read->next = NULL;
+    if (read == NULL) {
+        return false;
     }
-    return read;
+    while (read != NULL) {
+        sl_read *next = read->next;
+        uint64_t step = step_of(self, read);
+        read->n_unfinished = (uint32_t)((read->required + step - 1) / step);
+        if (read->n_unfinished == 0) {
+            finish_read(self, read);
+        } else {
+            sl_lanes_add(&self->lanes, read);
+        }
+        read = next;
+    }
+    return true;
 }
 
-/* Start the next piece of the read that is being split. */
-static void start_piece(uring *self)
+/* Start the next piece of the first read of a lane. */
+static void start_piece(uring *self, sl_lane *lane)
 {
-    sl_read *read = self->splitting;
+    sl_read *read = lane->first;
     uring_piece *piece = &self->pieces[self->first_free];
     self->first_free = piece->next_free;
     self->n_in_flight++;
-    uint64_t start = self->split_bytes;
-    uint64_t alignment = read->file->direct_alignment;
-    uint64_t step = self->piece_bytes > alignment ? self->piece_bytes : alignment;
+    lane->n_in_flight++;
+    uint64_t start = lane->split_bytes;
+    uint64_t step = step_of(self, read);
     uint64_t length = read->length - start < step ? read->length - start : step;
     uint64_t required = read->required - start < length ? read->required - start : length;
     *piece = (uring_piece){.read = read,
                            .stretch = {.start = start, .length = length, .required = required},
                            .direct = sl_refusals_allow(&self->refusals, read)};
-    self->split_bytes += length;
-    if (self->split_bytes >= read->required) {
-        self->splitting = NULL;
+    lane->split_bytes += length;
+    if (lane->split_bytes >= read->required) {
+        lane->split_bytes = 0;
+        (void)sl_lane_take(lane);
     }
     submit_piece(self, piece);
 }
 
-/* Begin to split a read; one that asks for nothing is done. */
-static void split(uring *self, sl_read *read)
-{
-    uint64_t alignment = read->file->direct_alignment;
-    uint64_t step = self->piece_bytes > alignment ? self->piece_bytes : alignment;
-    read->n_unfinished = (uint32_t)((read->required + step - 1) / step);
-    if (read->n_unfinished == 0) {
-        finish_read(self, read);
-        return;
-    }
-    self->splitting = read;
-    self->split_bytes = 0;
-}
-
+/* The queue is looked at last, and always: what waits in it may be for a device that has free places. */
 static void start_pieces(uring *self)
 {
-    while (self->first_free != NO_PIECE) {
-        if (self->splitting == NULL) {
-            sl_read *read = next_read(self);
-            if (read == NULL) {
-                return;
-            }
-            split(self, read);
-        } else {
-            start_piece(self);
+    do {
+        sl_lane *lane = NULL;
+        while (self->first_free != NO_PIECE && (lane = sl_lanes_next(&self->lanes)) != NULL) {
+            start_piece(self, lane);
         }
-    }
+    } while (take_queue(self));
 }
 
 /* --- The reader --- */
@@ -663,6 +663,7 @@ sluice_status sl_reads_open_uring(sl_reads *reads, const sl_reads_options *optio
     self->user = user;
     self->refusals.log = log;
     self->depth = depth;
+    sl_lanes_init(&self->lanes, depth);
     self->piece_bytes = options->piece_bytes == 0 ? DEFAULT_PIECE_BYTES : options->piece_bytes;
     sluice_status status = init(self, error);
     if (status != SLUICE_OK) {
