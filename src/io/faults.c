@@ -6,11 +6,15 @@
  *  (3) A spoiled read's destination is overwritten: bytes of a failed read that are used show up as wrong.
  *  (4) An interrupted read goes to the inner engine in two parts: the front, and from a thread of the engine the rest.
  *      When it is reported its owner sees its own fields again.
+ *  (5) A slow read is held back until every other one was reported; n_flying counts those that are neither. So time
+ *      plays no part, and nothing is held for ever: the last to be reported lets the others go.
  * States of a read's `fault`: a planned fault; REST_IN_FLIGHT once the front of an interrupted one has arrived.
- * Threads: as the inner engine; the wrapper changes nothing of its own after open but the plan's n_seen, atomically. */
+ * Threads: as the inner engine. `n_flying` and `held` belong to the holder of the lock, n_seen of the plan is atomic;
+ * nothing else changes after open. */
 #include "io/reads.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 typedef struct fault_wrapper {
@@ -19,9 +23,12 @@ typedef struct fault_wrapper {
     sl_reads inner;           /* owned */
     void (*on_done)(void *user, sl_read *read);
     void *user; /* borrowed */
+    pthread_mutex_t lock;
+    uint64_t n_flying; /* guarded by lock */
+    sl_read *held;     /* borrowed; guarded by lock; slow reads that have arrived, the newest first */
 } fault_wrapper;
 
-enum { SPOILED_BYTE = 0xA5, REST_IN_FLIGHT = SL_READ_FAULT_INTERRUPTED + 1 };
+enum { SPOILED_BYTE = 0xA5, REST_IN_FLIGHT = SL_READ_FAULT_EVENT + 1 };
 
 static sl_read_fault fault_of_next_read(sl_read_fault_plan *plan)
 {
@@ -53,7 +60,12 @@ static void faults_submit(void *self, sl_read *read)
             read->length = front_bytes;
             read->required = front_bytes;
         }
+    } else if (read->fault == SL_READ_FAULT_EVENT) {
+        wrapper->plan->event(wrapper->plan->user);
     }
+    pthread_mutex_lock(&wrapper->lock);
+    wrapper->n_flying++;
+    pthread_mutex_unlock(&wrapper->lock);
     wrapper->inner.backend->submit(wrapper->inner.self, read);
 }
 
@@ -90,17 +102,46 @@ static bool resume(fault_wrapper *wrapper, sl_read *read)
     return true;
 }
 
+/* A read is over, or is `slow` (else NULL) and has arrived, to be held back. Returns the held ones that may go now. */
+static sl_read *land(fault_wrapper *wrapper, sl_read *slow)
+{
+    sl_read *released = NULL;
+    pthread_mutex_lock(&wrapper->lock);
+    wrapper->n_flying--;
+    if (slow != NULL) {
+        slow->next = wrapper->held;
+        wrapper->held = slow;
+    }
+    if (wrapper->n_flying == 0) {
+        released = wrapper->held;
+        wrapper->held = NULL;
+    }
+    pthread_mutex_unlock(&wrapper->lock);
+    return released;
+}
+
 static void inner_done(void *user, sl_read *read)
 {
     fault_wrapper *wrapper = user;
-    if (read->fault == SL_READ_FAULT_EIO) {
-        spoil(read, SLUICE_ERROR_IO, EIO, 0);
+    bool resumes = read->fault == SL_READ_FAULT_INTERRUPTED || read->fault == REST_IN_FLIGHT;
+    if (read->fault == SL_READ_FAULT_EIO || read->fault == SL_READ_FAULT_GONE) {
+        spoil(read, SLUICE_ERROR_IO, read->fault == SL_READ_FAULT_EIO ? EIO : ENODEV, 0);
     } else if (read->fault == SL_READ_FAULT_SHORT) {
         spoil(read, SLUICE_ERROR_CHANGED, 0, read->required / 2);
-    } else if (read->fault != SL_READ_FAULT_NONE && !resume(wrapper, read)) {
+    } else if (resumes && !resume(wrapper, read)) {
         return;
     }
-    wrapper->on_done(wrapper->user, read);
+    bool is_slow = read->fault == SL_READ_FAULT_SLOW;
+    if (!is_slow) {
+        wrapper->on_done(wrapper->user, read);
+    }
+    sl_read *released = land(wrapper, is_slow ? read : NULL);
+    while (released != NULL) {
+        sl_read *next = released->next;
+        released->next = NULL;
+        wrapper->on_done(wrapper->user, released);
+        released = next;
+    }
 }
 
 static void faults_redirect(void *self, void (*on_done)(void *user, sl_read *read), void *user)
@@ -114,6 +155,7 @@ static void faults_close(void *self)
 {
     fault_wrapper *wrapper = self;
     sl_reads_close(&wrapper->inner);
+    pthread_mutex_destroy(&wrapper->lock);
     sl_free(wrapper->memory, wrapper);
 }
 
@@ -142,6 +184,11 @@ sluice_status sl_reads_wrap_faults(sl_reads *reads, sl_read_fault_plan *plan, sl
     }
     *wrapper = (fault_wrapper){
         .memory = memory, .plan = plan, .inner = *reads, .on_done = reads->on_done, .user = reads->user};
+    int failed = pthread_mutex_init(&wrapper->lock, NULL);
+    if (failed != 0) {
+        sl_free(memory, wrapper);
+        return sl_error_set_system(error, SLUICE_ERROR_SYSTEM, failed, "cannot set up the lock of the fault plan");
+    }
     reads->backend->redirect(reads->self, inner_done, wrapper);
     reads->backend = &faults_backend;
     reads->self = wrapper;

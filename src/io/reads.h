@@ -40,8 +40,8 @@ sluice_status sl_read_describe(const sl_read *read, sluice_error *error);
 typedef struct sl_reads sl_reads;
 
 /* The operations of a backend. Any thread may submit; `on_done` is called from a backend thread, once per read, and
- * must not block for long. Reads of one device are started in the order submitted; devices take turns, and each has places
- * in flight that no other can take, so a slow one holds up its own reads alone. */
+ * must not block for long. Reads of one device are started in the order submitted; devices take turns, and each has
+ * places in flight that no other can take, so a slow one holds up its own reads alone. */
 typedef struct sl_reads_backend {
     const char *name; /* "uring", "pread" */
     void (*submit)(void *self, sl_read *read);
@@ -109,9 +109,12 @@ sl_reads_cost sl_reads_cost_of(const sl_reads_options *options);
 /* What the n-th read (counted from 1) does instead of succeeding. */
 typedef enum sl_read_fault {
     SL_READ_FAULT_NONE,
-    SL_READ_FAULT_EIO,        /* fails */
-    SL_READ_FAULT_SHORT,      /* delivers half of it and claims the end of the file */
-    SL_READ_FAULT_INTERRUPTED /* is interrupted and resumed: must succeed */
+    SL_READ_FAULT_EIO,         /* fails */
+    SL_READ_FAULT_GONE,        /* fails with ENODEV, as when the disk was taken away */
+    SL_READ_FAULT_SHORT,       /* delivers half of it and claims the end of the file */
+    SL_READ_FAULT_INTERRUPTED, /* is interrupted and resumed: must succeed */
+    SL_READ_FAULT_SLOW,        /* arrives after every read that was in flight with it: must succeed */
+    SL_READ_FAULT_EVENT        /* calls the plan's `event` as it is submitted, and then succeeds if that lets it */
 } sl_read_fault;
 
 typedef struct sl_read_fault_plan {
@@ -119,6 +122,8 @@ typedef struct sl_read_fault_plan {
     sl_read_fault fault;
     uint64_t n_after; /* how many reads from at_read on are hit; 0 means 1 */
     uint64_t n_seen;  /* out: reads so far (atomic access) */
+    void (*event)(void *user);
+    void *user; /* borrowed */
 } sl_read_fault_plan;
 
 /* Put the fault-injecting backend round an open engine, which it then owns; no read may be in flight. `plan` is

@@ -243,9 +243,10 @@ static void closing_waits_for_what_was_submitted(void **state)
 static void planned_faults_hit_the_planned_reads(void **state)
 {
     fixture *test = *state;
-    static const sl_read_fault faults[] = {SL_READ_FAULT_EIO, SL_READ_FAULT_SHORT, SL_READ_FAULT_INTERRUPTED};
+    static const sl_read_fault faults[] = {SL_READ_FAULT_EIO, SL_READ_FAULT_SHORT, SL_READ_FAULT_INTERRUPTED,
+                                           SL_READ_FAULT_GONE};
     for (uint64_t at_read = 1; at_read <= N_READS; at_read += 3) {
-        sl_read_fault fault = faults[at_read % 3];
+        sl_read_fault fault = faults[at_read % 4];
         open_threads(test, 3);
         test->plan = (sl_read_fault_plan){.at_read = at_read, .fault = fault, .n_after = 2};
         assert_int_equal(sl_reads_wrap_faults(&test->reads, &test->plan, &test->memory, NULL), SLUICE_OK);
@@ -265,14 +266,90 @@ static void planned_faults_hit_the_planned_reads(void **state)
             bool hit = i_read + 1 >= at_read && i_read + 1 < at_read + 2;
             if (!hit || fault == SL_READ_FAULT_INTERRUPTED) {
                 expect_true_bytes(test, &reads[i_read]);
-            } else if (fault == SL_READ_FAULT_EIO) {
+            } else if (fault == SL_READ_FAULT_EIO || fault == SL_READ_FAULT_GONE) {
                 assert_int_equal(reads[i_read].status, SLUICE_ERROR_IO);
-                assert_int_equal(reads[i_read].system_errno, EIO);
+                assert_int_equal(reads[i_read].system_errno, fault == SL_READ_FAULT_EIO ? EIO : ENODEV);
             } else {
                 assert_int_equal(reads[i_read].status, SLUICE_ERROR_CHANGED);
                 assert_int_equal(reads[i_read].bytes_read, reads[i_read].required / 2);
             }
         }
+    }
+}
+
+/* Slow reads arrive last, whatever else is in flight, and bring their bytes all the same. */
+static void slow_reads_arrive_after_the_others(void **state)
+{
+    fixture *test = *state;
+    for (uint64_t at_read = 1; at_read <= N_READS; at_read += 3) {
+        open_threads(test, 3);
+        test->plan = (sl_read_fault_plan){.at_read = at_read, .fault = SL_READ_FAULT_SLOW, .n_after = 1 + at_read % 4};
+        assert_int_equal(sl_reads_wrap_faults(&test->reads, &test->plan, &test->memory, NULL), SLUICE_OK);
+        sl_read reads[N_READS];
+        for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+            reads[i_read] = make_read(test, i_read, true);
+        }
+        /* Once around with everything in flight together, once one by one: alone, a slow read is not held for ever. */
+        for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+            sl_reads_submit(&test->reads, &reads[i_read]);
+            if (at_read % 2 == 0) {
+                wait_for(test, i_read + 1);
+            }
+        }
+        wait_for(test, N_READS);
+        for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+            expect_true_bytes(test, &reads[i_read]);
+        }
+        sl_reads_close(&test->reads);
+    }
+}
+
+/* The first read cannot be reported before all are submitted, so the slow ones, which come next, find it in flight
+ * however soon they arrive. */
+static void reads_in_flight_with_a_slow_one_overtake_it(void **state)
+{
+    fixture *test = *state;
+    enum { N_SLOW = 5 };
+    open_threads(test, 2);
+    test->plan = (sl_read_fault_plan){.at_read = 2, .fault = SL_READ_FAULT_SLOW, .n_after = N_SLOW};
+    assert_int_equal(sl_reads_wrap_faults(&test->reads, &test->plan, &test->memory, NULL), SLUICE_OK);
+    sl_read reads[N_READS];
+    pthread_mutex_lock(&test->lock); /* nothing can be reported */
+    for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+        reads[i_read] = make_read(test, i_read, false);
+        sl_reads_submit(&test->reads, &reads[i_read]);
+    }
+    pthread_mutex_unlock(&test->lock);
+    wait_for(test, N_READS);
+    for (uint32_t i_place = 0; i_place < N_READS; i_place++) {
+        bool is_slow = test->order[i_place] > reads && test->order[i_place] <= reads + N_SLOW;
+        assert_int_equal(is_slow, i_place >= N_READS - N_SLOW);
+    }
+}
+
+static void count_event(void *user)
+{
+    uint64_t *n_events = user;
+    (*n_events)++;
+}
+
+static void an_event_comes_with_the_planned_read(void **state)
+{
+    fixture *test = *state;
+    uint64_t n_events = 0;
+    open_threads(test, 3);
+    test->plan =
+        (sl_read_fault_plan){.at_read = 7, .fault = SL_READ_FAULT_EVENT, .event = count_event, .user = &n_events};
+    assert_int_equal(sl_reads_wrap_faults(&test->reads, &test->plan, &test->memory, NULL), SLUICE_OK);
+    sl_read reads[N_READS];
+    for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+        reads[i_read] = make_read(test, i_read, true);
+        sl_reads_submit(&test->reads, &reads[i_read]);
+        assert_int_equal(n_events, i_read < 6 ? 0 : 1);
+    }
+    wait_for(test, N_READS);
+    for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
+        expect_true_bytes(test, &reads[i_read]);
     }
 }
 
@@ -482,6 +559,9 @@ int main(void)
         TEST(a_file_that_ends_early_names_what_was_expected_and_found),
         TEST(closing_waits_for_what_was_submitted),
         TEST(planned_faults_hit_the_planned_reads),
+        TEST(slow_reads_arrive_after_the_others),
+        TEST(reads_in_flight_with_a_slow_one_overtake_it),
+        TEST(an_event_comes_with_the_planned_read),
         TEST(what_open_charges_is_what_the_cost_says),
         TEST(a_refused_thread_fails_open_and_leaves_nothing),
         TEST(options_out_of_range_are_refused),
