@@ -129,7 +129,7 @@ static sluice_status await_reads(load *state, uint32_t n_reads, uint64_t total_b
 }
 
 static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_reads_options *options,
-                              const sl_log *log,
+                              sl_read_fault_plan *faults, const sl_log *log,
                               bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes), void *user,
                               sluice_error *error)
 {
@@ -141,6 +141,9 @@ static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_r
     load state = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     sl_reads engine;
     sluice_status status = sl_reads_open(&engine, options, dense->memory, log, on_read_done, &state, error);
+    if (status == SLUICE_OK && faults != NULL) {
+        status = sl_reads_wrap_faults(&engine, faults, dense->memory, error);
+    }
     if (status == SLUICE_OK) {
         fill_reads(dense, model, reads);
         uint64_t total_bytes = 0;
@@ -151,8 +154,8 @@ static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_r
             sl_reads_submit(&engine, &reads[i]);
         }
         status = await_reads(&state, n_reads, total_bytes, progress, user, error);
-        sl_reads_close(&engine);
     }
+    sl_reads_close(&engine);
     pthread_cond_destroy(&state.changed);
     pthread_mutex_destroy(&state.lock);
     sl_free(dense->memory, reads);
@@ -165,7 +168,8 @@ static void release_block(sl_dense *dense)
     dense->block = NULL;
 }
 
-sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_reads_options *options, const sl_log *log,
+sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_reads_options *options,
+                            sl_read_fault_plan *faults, const sl_log *log,
                             bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes), void *user,
                             sluice_error *error)
 {
@@ -176,7 +180,7 @@ sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_rea
     if (dense->alignment >= SL_HUGE_PAGE_BYTES) {
         sl_pages_advise_huge(dense->block, dense->block_bytes);
     }
-    sluice_status status = read_all(dense, model, options, log, progress, user, error);
+    sluice_status status = read_all(dense, model, options, faults, log, progress, user, error);
     if (status != SLUICE_OK) {
         release_block(dense);
     }

@@ -27,9 +27,9 @@ typedef struct sl_dense {
 SLUICE_NODISCARD sluice_status sl_dense_plan(sl_dense *dense, const sl_model *model, sl_memory *memory,
                                              sluice_error *error);
 
-/* Read everything. `log` may be NULL; `progress` may be NULL, false from it cancels. */
+/* Read everything. `faults` is NULL outside tests; `log` may be NULL; `progress` may be NULL, false from it cancels. */
 SLUICE_NODISCARD sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_reads_options *options,
-                                             const sl_log *log,
+                                             sl_read_fault_plan *faults, const sl_log *log,
                                              bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes),
                                              void *user, sluice_error *error);
 

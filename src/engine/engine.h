@@ -126,7 +126,7 @@ void sl_session_routing_free(sluice_session *session);
 size_t sl_session_routing_stride(const sluice_engine *engine);
 SLUICE_NODISCARD sluice_status sl_session_routing_take(sluice_session *session, uint32_t n_rows, sluice_error *error);
 
-/* sluice_engine_open with faults injected into expert reads; `faults` is borrowed until close. For tests. */
+/* sluice_engine_open with faults injected into the reads of dense weights and experts; `faults` is borrowed until close. For tests. */
 SLUICE_NODISCARD sluice_status sl_engine_open_with_faults(sluice_engine **out, const sluice_engine_options *options,
                                                           sl_read_fault_plan *faults, sluice_error *error);
 

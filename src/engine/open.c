@@ -97,8 +97,8 @@ static sluice_status load(sluice_engine *engine, const sluice_engine_options *op
     for (uint32_t i = sl_engine_bucket(engine, engine->plan.prefill_chunk) + 1; i < SL_BODY_BUCKETS; i++) {
         sl_program_free(&engine->body[i]);
     }
-    SL_TRY(sl_dense_load(&engine->dense, engine->model, &engine->store_config.reads, &engine->log, options->progress,
-                         options->progress_user, error));
+    SL_TRY(sl_dense_load(&engine->dense, engine->model, &engine->store_config.reads, engine->faults, &engine->log,
+                         options->progress, options->progress_user, error));
     uint64_t body_bytes = engine->body[sl_engine_bucket(engine, engine->plan.prefill_chunk)]->arena_bytes;
     uint64_t head_bytes = engine->head[SL_HEAD_BUCKETS - 1]->arena_bytes;
     engine->body_arena = sl_alloc_aligned(memory, SL_MEMORY_ACTIVATIONS, body_bytes, SL_ARENA_ALIGNMENT);

@@ -38,6 +38,8 @@ static sluice_engine_options options_of(const engine_run *run, const sluice_allo
     options.prefill_chunk = run->prefill_chunk;
     options.cpu_mask = run->cpu_mask;
     options.prefetch = run->prefetch;
+    options.io = run->io;
+    options.n_sessions = run->n_sessions;
     options.allocator = run->counter != NULL ? allocator : NULL;
     return options;
 }
@@ -59,24 +61,19 @@ static sluice_status generate(sluice_engine *engine, uint32_t n_generate, uint64
     return status;
 }
 
-sluice_status run_engine(const engine_run *run, uint64_t *hash, uint64_t *recovered_hash, sluice_error *error)
+sluice_status open_engine(sluice_engine **out, const engine_run *run, sl_read_fault_plan *faults, sluice_error *error)
 {
-    *hash = 0;
     sluice_allocator allocator = counting_allocator_interface(run->counter);
     sluice_engine_options options = options_of(run, &allocator);
+    return sl_engine_open_with_faults(out, &options, faults, error);
+}
+
+sluice_status run_engine(const engine_run *run, uint64_t *hash, sluice_error *error)
+{
+    *hash = 0;
     sluice_engine *engine = NULL;
-    SL_TRY(sl_engine_open_with_faults(&engine, &options, run->faults, error));
+    SL_TRY(open_engine(&engine, run, NULL, error));
     sluice_status status = generate(engine, run->n_generate, hash, error);
-    if (status != SLUICE_OK && recovered_hash != NULL) {
-        sluice_error second;
-        if (run->faults != NULL) {
-            /* What was read ahead may still be in flight. */
-            __atomic_store_n(&run->faults->at_read, 0, __ATOMIC_RELAXED);
-        }
-        if (generate(engine, run->n_generate, recovered_hash, &second) != SLUICE_OK) {
-            *recovered_hash = 0;
-        }
-    }
     sluice_engine_close(&engine);
     return status;
 }

@@ -24,14 +24,17 @@ typedef struct engine_run {
     uint32_t n_generate;
     const char *cpu_mask;
     const char *prefetch;
+    const char *io;
+    uint32_t n_sessions;
     counting_allocator *counter; /* may be NULL */
-    sl_read_fault_plan *faults;  /* may be NULL */
 } engine_run;
 
 /* Open an engine, evaluate a fixed prompt of 10 tokens, draw n_generate tokens greedily, close everything. `*hash`
- * receives the logits hash. After a failed generation whose engine still stands, the same is done once more on a fresh
- * session with no faults planned, and `*recovered_hash` (may be NULL) receives that hash. */
-sluice_status run_engine(const engine_run *run, uint64_t *hash, uint64_t *recovered_hash, sluice_error *error);
+ * receives the logits hash. */
+sluice_status run_engine(const engine_run *run, uint64_t *hash, sluice_error *error);
+
+/* Only open the engine, with faults (may be NULL) planned for its reads. */
+sluice_status open_engine(sluice_engine **out, const engine_run *run, sl_read_fault_plan *faults, sluice_error *error);
 
 /* The floor of the run's budget, from a refused plan. */
 uint64_t engine_floor_bytes(const engine_run *run);

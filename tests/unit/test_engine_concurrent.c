@@ -22,7 +22,7 @@ static void *run_job(void *argument)
     job *self = argument;
     self->run.counter = &self->counter;
     for (int i = 0; i < 3 && self->status == SLUICE_OK; i++) {
-        self->status = run_engine(&self->run, &self->hash, NULL, &self->error);
+        self->status = run_engine(&self->run, &self->hash, &self->error);
     }
     return NULL;
 }
@@ -36,7 +36,7 @@ static void two_engines_with_two_models_do_not_disturb_each_other(void **state)
     for (int i = 0; i < 2; i++) {
         sluice_error error;
         jobs[i].run.mem_budget_bytes = engine_floor_bytes(&jobs[i].run);
-        assert_int_equal(run_engine(&jobs[i].run, &alone[i], NULL, &error), SLUICE_OK);
+        assert_int_equal(run_engine(&jobs[i].run, &alone[i], &error), SLUICE_OK);
     }
     pthread_t threads[2];
     for (int i = 0; i < 2; i++) {
