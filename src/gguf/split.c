@@ -96,7 +96,7 @@ static sluice_status open_numbered(sl_gguf **part, const char *path, size_t pref
     if (status == SLUICE_ERROR_NOT_FOUND) {
         status = sl_error_set(error, status,
                               "%s: this is part %" PRIu32 " of %" PRIu32
-                              " of the model and does not exist; put all parts into one directory",
+                              " of the model and does not exist; put all parts, or links to them, into one directory",
                               part_path, number + 1, count);
     }
     sl_free(memory, part_path);

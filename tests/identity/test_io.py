@@ -2,12 +2,16 @@
 import ctypes
 import functools
 import json
+import os
+import pathlib
+import shutil
 import struct
 import subprocess
+import tempfile
 
 import pytest
 
-from support import program
+from support import gguf_file, program
 
 TOKENS = ",".join(str(3 + 7 * i % 250) for i in range(40))
 MODELS = ("mixtral", "olmoe", "qwen2moe", "qwen3moe")
@@ -43,6 +47,32 @@ def test_backends(model):
         {"pread": "pread", "uring": "uring", "auto": "uring"}
     assert len({answer["logits_hash"] for answer in said.values()}) == 1
     assert min(answer["expert_misses"] for answer in said.values()) > 20
+
+
+@pytest.fixture
+def spread_set(tmp_path):
+    """A split set whose second part is a link to another device; the folder there."""
+    memory = pathlib.Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is no second device to write to")
+    folder = pathlib.Path(tempfile.mkdtemp(dir=memory, prefix="sluice-"))
+    parts = gguf_file.write_parts(gguf_file.read(program.GOLDEN / "qwen3moe.gguf"), str(tmp_path / "set"), 3)
+    shutil.move(parts[1], folder / "second")
+    os.symlink(folder / "second", parts[1])
+    yield parts[0], folder
+    shutil.rmtree(folder)
+
+
+def test_a_split_set_may_lie_on_several_devices(spread_set):
+    first, folder = spread_set
+    expected = logits("qwen3moe", "pread")["logits_hash"]
+    for backend in ("pread", "auto"):
+        command = ("logits", "-m", first, "--tokens", TOKENS, "--decode", "--io", backend)
+        said = program.run_json(*command, "--mem", program.floor_bytes(*command))
+        assert said["logits_hash"] == expected and said["expert_misses"] > 20
+    (folder / "second").unlink()
+    ended = program.run("logits", "-m", first, "--tokens", TOKENS, code=1)
+    assert "set-00002-of-00003.gguf: this is part 2 of 3 of the model and does not exist" in ended.err
 
 
 def refuse_io_uring():

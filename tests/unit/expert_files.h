@@ -28,6 +28,7 @@ typedef struct expert_shape {
     bool uneven;           /* layer l has 501 * l bytes more per matrix; matrix 1 of expert 1 has none at all */
     bool buffered;         /* no direct reads */
     const char *directory; /* NULL: the usual one for temporary files */
+    const char *second;    /* directory of the second file; NULL: beside the first */
 } expert_shape;
 
 typedef struct expert_files {
@@ -119,6 +120,10 @@ static inline expert_files *expert_files_open(const expert_shape *shape)
     assert_non_null(set->ranges);
     for (uint32_t i_file = 0; i_file < shape->n_files; i_file++) {
         snprintf(set->paths[i_file], sizeof set->paths[i_file], "%s/part-%u.bin", set->directory, i_file);
+        if (i_file == 1 && shape->second != NULL) {
+            snprintf(set->paths[i_file], sizeof set->paths[i_file], "%s/%s.bin", shape->second,
+                     strrchr(set->directory, '/') + 1);
+        }
         set->file_bytes[i_file] = FILE_HEADER_BYTES;
     }
     expert_place_all(set);

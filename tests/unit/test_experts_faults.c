@@ -116,6 +116,21 @@ static void a_file_that_ends_early_fails_its_request_and_no_later_one(void **sta
     check_every_read(SL_READ_FAULT_SHORT, 2, SLUICE_ERROR_CHANGED, 2, true);
 }
 
+/* Every read from the n-th on fails, until the disk is back. */
+static void a_disk_that_disappears_fails_every_request_until_it_is_back(void **state)
+{
+    (void)state;
+    check_every_read(SL_READ_FAULT_GONE, UINT64_MAX, SLUICE_ERROR_IO, 3, false);
+}
+
+static void slow_reads_are_waited_for(void **state)
+{
+    (void)state;
+    check_every_read(SL_READ_FAULT_SLOW, 0, SLUICE_OK, 4, false);
+    check_every_read(SL_READ_FAULT_SLOW, 5, SLUICE_OK, 2, false);
+    check_every_read(SL_READ_FAULT_SLOW, UINT64_MAX, SLUICE_OK, 4, true);
+}
+
 static void interrupted_reads_go_on(void **state)
 {
     (void)state;
@@ -366,6 +381,8 @@ int main(void)
         cmocka_unit_test(a_read_error_fails_its_request_and_no_later_one),
         cmocka_unit_test(several_read_errors_fail_their_requests_and_no_later_one),
         cmocka_unit_test(a_file_that_ends_early_fails_its_request_and_no_later_one),
+        cmocka_unit_test(a_disk_that_disappears_fails_every_request_until_it_is_back),
+        cmocka_unit_test(slow_reads_are_waited_for),
         cmocka_unit_test(interrupted_reads_go_on),
         cmocka_unit_test(all_requests_that_wait_for_a_failed_expert_are_told),
         cmocka_unit_test(closing_waits_for_reads_nobody_wants_any_more),

@@ -1,5 +1,5 @@
 /* The expert store by itself: contents, waves, the order of eviction, counters, sizes, refusals. */
-#include "expert_files.h"
+#include "manual_store.h"
 
 static const expert_shape small = {.n_layers = 3, .n_experts = 8, .n_ranges = 3, .matrix_bytes = 5000, .n_files = 1};
 
@@ -62,6 +62,107 @@ static void a_model_in_two_files_is_read_from_both(void **state)
     expert_shape shape = small;
     shape.n_files = 2;
     check_contents(&shape, 5);
+}
+
+/* Parts of a model may lie on several disks, of which one allows direct reads and another does not. */
+static void files_on_two_devices_give_the_same_bytes(void **state)
+{
+    (void)state;
+    expert_shape shape = small;
+    shape.n_files = 2;
+    shape.second = "/dev/shm";
+    if (access(shape.second, W_OK) != 0) {
+        print_message("no /dev/shm to write to\n");
+        skip();
+    }
+    for (int buffered = -1; buffered < 2; buffered++) {
+        expert_files *set = expert_files_open(&shape);
+        if (set->files[0].identity.device == set->files[1].identity.device) {
+            expert_files_close(set);
+            print_message("/dev/shm and the directory for temporary files are one device\n");
+            skip();
+        }
+        if (buffered >= 0 && set->files[buffered].direct_descriptor >= 0) {
+            close(set->files[buffered].direct_descriptor);
+            set->files[buffered].direct_descriptor = -1;
+        }
+        for (uint64_t n_slots = 1; n_slots <= 9; n_slots += 4) {
+            sl_store *store = expert_store_open(set, n_slots);
+            for (uint32_t layer = 0; layer < 2 * shape.n_layers; layer++) {
+                fetch(set, store, layer % shape.n_layers, (const uint32_t[]){6, 1, 4, 7, 0}, 5);
+            }
+            sl_store_close(&store);
+        }
+        expert_files_close(set);
+    }
+}
+
+/* Whether a read in flight is of this expert (layer 0) and file; `*i_read` is its place. */
+static bool find_flying(const sl_store *store, const manual_reads *reads, uint32_t expert, uint32_t file,
+                        uint32_t *i_read)
+{
+    for (*i_read = 0; *i_read < reads->n_flying; (*i_read)++) {
+        const sl_read *read = reads->flying[*i_read];
+        if (manual_name(store, read) / 1000 == expert && read->file == store->files[file].file) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void finish_file_of(const sl_store *store, manual_reads *reads, uint32_t expert, uint32_t file)
+{
+    uint32_t i_read;
+    assert_true(find_flying(store, reads, expert, file, &i_read));
+    do {
+        manual_finish(reads, i_read, true);
+    } while (find_flying(store, reads, expert, file, &i_read));
+}
+
+static void expect_delivery(const expert_files *set, sl_store *store, sl_store_request *request, uint32_t expert)
+{
+    sl_expert_view view;
+    uint32_t n_ready = 0;
+    assert_true(manual_would_deliver(store, request));
+    assert_int_equal(sl_store_wait(store, request, &view, 1, &n_ready, NULL), SLUICE_OK);
+    assert_int_equal(n_ready, 1);
+    assert_int_equal(view.expert, expert);
+    assert_true(expert_is_true(set, 0, &view));
+    sl_store_release(store, request, &view);
+}
+
+static void files_are_read_at_once_and_experts_finish_by_themselves(void **state)
+{
+    (void)state;
+    expert_shape shape = small;
+    shape.n_files = 2;
+    expert_files *set = expert_files_open(&shape);
+    manual_reads reads;
+    sl_store *store = manual_store_open(set, 8, 0, &reads);
+    sl_store_request request;
+    uint64_t progress[3];
+    const uint32_t experts[3] = {2, 5, 7};
+    assert_int_equal(sl_store_begin(store, &request, 0, experts, 3, progress, NULL), SLUICE_OK);
+    uint32_t unused;
+    for (uint32_t i_expert = 0; i_expert < 3; i_expert++) {
+        assert_true(find_flying(store, &reads, experts[i_expert], 0, &unused));
+        assert_true(find_flying(store, &reads, experts[i_expert], 1, &unused));
+    }
+    /* The second file's disk is slow for expert 2, the first one's for expert 7: 5 needs neither of these reads. */
+    finish_file_of(store, &reads, 2, 0);
+    finish_file_of(store, &reads, 7, 1);
+    assert_false(manual_would_deliver(store, &request));
+    finish_file_of(store, &reads, 5, 1);
+    finish_file_of(store, &reads, 5, 0);
+    expect_delivery(set, store, &request, 5);
+    assert_false(manual_would_deliver(store, &request));
+    finish_file_of(store, &reads, 7, 0);
+    expect_delivery(set, store, &request, 7);
+    finish_file_of(store, &reads, 2, 1);
+    expect_delivery(set, store, &request, 2);
+    sl_store_end(store, &request);
+    sl_store_close(&store);
+    expert_files_close(set);
 }
 
 static void matrices_of_different_sizes_and_missing_ones_are_placed(void **state)
@@ -583,6 +684,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_byte_is_true_at_every_number_of_slots),
         cmocka_unit_test(a_model_in_two_files_is_read_from_both),
+        cmocka_unit_test(files_on_two_devices_give_the_same_bytes),
+        cmocka_unit_test(files_are_read_at_once_and_experts_finish_by_themselves),
         cmocka_unit_test(matrices_of_different_sizes_and_missing_ones_are_placed),
         cmocka_unit_test(buffered_files_give_the_same_bytes),
         cmocka_unit_test(the_backend_is_named_after_what_the_files_allow),
