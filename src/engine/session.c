@@ -176,6 +176,20 @@ static sluice_status deliver(sluice_session *session, uint32_t position, const f
     return SLUICE_OK;
 }
 
+/* The program knows no files: what is wrong with the weights is said of the model. */
+static sluice_status run_program(const sluice_engine *engine, sl_run *run, sluice_error *error)
+{
+    sluice_error cause = {0};
+    sluice_status status = sl_executor_run(engine->executor, run, &cause);
+    if (status == SLUICE_ERROR_FORMAT) {
+        return sl_error_set(error, status, "%s: %s", engine->model_name, cause.message);
+    }
+    if (status != SLUICE_OK && error != NULL) {
+        *error = cause;
+    }
+    return status;
+}
+
 /* Logits of rows [first, end) of the hidden rows, a few at a time. */
 static sluice_status run_head(sluice_session *session, const float *hidden, uint32_t first, uint32_t end,
                               const delivery *to, sluice_error *error)
@@ -192,7 +206,7 @@ static sluice_status run_head(sluice_session *session, const float *hidden, uint
                       .rows = n_rows,
                       .kv_capacity = engine->plan.context_length,
                       .cancel = &session->cancelled};
-        SL_TRY(sl_executor_run(engine->executor, &run, error));
+        SL_TRY(run_program(engine, &run, error));
         const float *logits = sl_run_output(&run, 0);
         for (uint32_t i = 0; i < n_rows; i++) {
             SL_TRY(deliver(session, session->position + row + i, logits + (size_t)i * engine->model->hyper.n_vocab, to,
@@ -222,7 +236,7 @@ static sluice_status run_chunk(sluice_session *session, const int32_t *tokens, u
         run.routing = session->routing + (size_t)session->n_captured * engine->model->hyper.n_experts_used;
         run.routing_stride = sl_session_routing_stride(engine);
     }
-    SL_TRY(sl_executor_run(engine->executor, &run, error));
+    SL_TRY(run_program(engine, &run, error));
     if (first_wanted < n_rows) {
         SL_TRY(run_head(session, sl_run_output(&run, 0), first_wanted, n_rows, to, error));
     }

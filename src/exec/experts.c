@@ -16,6 +16,7 @@
 #include "exec/steps.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { ROW_GRAIN = 16 };
@@ -144,19 +145,28 @@ static bool route_row(const sl_step_run *run, uint32_t row, float *p)
     return true;
 }
 
+static sluice_status no_probabilities(const sl_step *experts, uint32_t row, sluice_error *error)
+{
+    char layer[32] = "";
+    if (experts != NULL) {
+        snprintf(layer, sizeof layer, " of MoE layer %u", experts->attributes.expert_layer);
+    }
+    return sl_error_set(
+        error, SLUICE_ERROR_FORMAT,
+        "the router%s finds no probabilities for row %u of the batch: weights up to there are not finite "
+        "numbers; check the file against its source",
+        layer, row);
+}
+
 sluice_status sl_step_route(const sl_step_run *step, sluice_error *error)
 {
-    for (uint32_t row = 0; row < step->rows; row++) {
-        if (!route_row(step, row, step->executor->router_scratch)) {
-            return sl_error_set(
-                error, SLUICE_ERROR_FORMAT,
-                "the router of step %u gives no number for row %u: the weights hold values that are not "
-                "finite; check the file against its source",
-                step->step->op, row);
-        }
-    }
     sl_executor *executor = step->executor;
     const sl_step *experts = experts_step_after(step);
+    for (uint32_t row = 0; row < step->rows; row++) {
+        if (!route_row(step, row, executor->router_scratch)) {
+            return no_probabilities(experts, row, error);
+        }
+    }
     return experts == NULL ? SLUICE_OK : begin_demand(executor, experts, step->outputs[0], step->rows, error);
 }
 

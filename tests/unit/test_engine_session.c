@@ -7,6 +7,10 @@
 /* cmocka.h needs setjmp, stdarg, stddef and stdint. */
 #include <cmocka.h>
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
 #include "../support/engine_run.h"
 
 enum { CONTEXT = 32, CHUNK = 8, N_TOKENS = 20 };
@@ -198,6 +202,58 @@ static void a_tied_head_is_in_memory_once(void **state)
     close_model(&test);
 }
 
+/* A copy of the model whose tensor `name` begins with a NaN. */
+static void write_poisoned_model(const char *path, const char *model_path, const char *name)
+{
+    static const unsigned char nan_bytes[4] = {0x00, 0x00, 0xc0, 0x7f};
+    sluice_file *file = NULL;
+    sluice_file_tensor tensor = {0};
+    assert_int_equal(sluice_file_open(&file, model_path, NULL), SLUICE_OK);
+    for (uint64_t i_tensor = 0; sluice_file_tensor_at(file, i_tensor, &tensor); i_tensor++) {
+        if (strcmp(tensor.name, name) == 0) {
+            break;
+        }
+    }
+    assert_string_equal(tensor.name, name);
+    FILE *source = fopen(model_path, "rb");
+    FILE *target = fopen(path, "wb");
+    assert_true(source != NULL && target != NULL);
+    char buffer[65536];
+    for (size_t got; (got = fread(buffer, 1, sizeof buffer, source)) > 0;) {
+        assert_int_equal(fwrite(buffer, 1, got, target), got);
+    }
+    assert_int_equal(fseek(target, (long)tensor.offset, SEEK_SET), 0);
+    assert_int_equal(fwrite(nan_bytes, 1, sizeof nan_bytes, target), sizeof nan_bytes);
+    assert_int_equal(fclose(target), 0);
+    fclose(source);
+    sluice_file_close(&file);
+}
+
+static void weights_that_are_no_numbers_are_an_error_that_says_where(void **state)
+{
+    (void)state;
+    static const char *const poisons[][2] = {{"blk.1.ffn_gate_inp.weight", "the router of MoE layer 1 finds no"},
+                                             {"blk.0.ffn_down_exps.weight", "the router of MoE layer 1 finds no"},
+                                             {"output.weight", "the logit of token 0 at position 0"}};
+    for (size_t i_case = 0; i_case < sizeof poisons / sizeof poisons[0]; i_case++) {
+        char path[] = P_tmpdir "/sluice-poisoned-XXXXXX";
+        int descriptor = mkstemp(path);
+        assert_true(descriptor >= 0);
+        close(descriptor);
+        write_poisoned_model(path, "tests/golden/models/qwen3moe.gguf", poisons[i_case][0]);
+        fixture test = {0};
+        open_model(&test, path);
+        sluice_error error = {0};
+        /* Every expert of the first layer is used by one of them. */
+        assert_int_equal(evaluate(&test, tokens, N_TOKENS, &error), SLUICE_ERROR_FORMAT);
+        assert_non_null(strstr(error.message, poisons[i_case][1]));
+        assert_non_null(strstr(error.message, sluice_engine_model_name(test.engine)));
+        assert_true(sluice_session_position(test.session) % CHUNK == 0);
+        close_model(&test);
+        unlink(path);
+    }
+}
+
 #define SESSION_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -210,6 +266,7 @@ int main(void)
         SESSION_TEST(a_cancelled_evaluation_stops_and_the_next_goes_on),
         SESSION_TEST(a_caller_stops_an_evaluation_between_chunks_or_within),
         cmocka_unit_test(a_tied_head_is_in_memory_once),
+        cmocka_unit_test(weights_that_are_no_numbers_are_an_error_that_says_where),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
