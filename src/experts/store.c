@@ -162,7 +162,9 @@ static sluice_status allocate_tables(sl_store *store, const sl_store_config *con
         sl_pages_advise_huge(store->arena, store->geometry.arena_bytes);
     }
     memcpy(store->ranges, config->ranges, bytes.ranges);
-    memcpy(store->files, config->files, bytes.files);
+    if (config->n_files > 0) { /* a replay has none */
+        memcpy(store->files, config->files, bytes.files);
+    }
     return SLUICE_OK;
 }
 
