@@ -65,10 +65,10 @@ struct sluice_engine {
     sl_store_config store_config;
     sl_dense dense;
     sluice_memory_plan plan;
+    uint64_t *pins;             /* owned; [expert layers][mask words]; NULL: no expert is pinned */
     sl_read_fault_plan *faults; /* borrowed; NULL outside tests */
 
     /* Loaded. */
-    uint64_t *pins;           /* owned; [expert layers][mask words]; NULL: no expert is pinned */
     sl_workers *workers;      /* owned */
     sl_store *store;          /* owned */
     sl_predictor *predictor;  /* owned; guarded by: run_lock; NULL: nothing is read ahead */
@@ -105,7 +105,9 @@ struct sluice_session {
 SLUICE_NODISCARD sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_options *options,
                                                  sluice_error *error);
 
-/* Read the experts to pin from a recording (engine/pins.c); does nothing with another policy. Needs the plan. */
+/* Room for the experts to pin, before the plan, and then which they are, from a recording (engine/pins.c); with another
+ * policy nothing. */
+SLUICE_NODISCARD sluice_status sl_engine_open_pins(sluice_engine *engine, sluice_error *error);
 SLUICE_NODISCARD sluice_status sl_engine_read_pins(sluice_engine *engine, const char *path, sluice_error *error);
 
 /* Fill engine->plan from what was prepared (engine/plan.c). */

@@ -108,7 +108,6 @@ static sluice_status load(sluice_engine *engine, const sluice_engine_options *op
     }
     SL_TRY(sl_workers_open(&engine->workers, engine->n_threads, memory, error));
     SL_TRY(sl_engine_read_pins(engine, options->policy_trace, error));
-    engine->store_config.pinned = engine->pins;
     SL_TRY(sl_store_open(&engine->store, &engine->store_config, error));
     if (engine->predictor_config.kind != SL_PREFETCH_NONE) {
         SL_TRY(sl_predictor_open(&engine->predictor, &engine->predictor_config, error));

@@ -250,6 +250,7 @@ sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_optio
     uint32_t max_chunk = options->prefill_chunk > 0 ? options->prefill_chunk : SL_MAX_CHUNK;
     SL_TRY(compile_programs(engine, max_chunk, error));
     SL_TRY(list_expert_ranges(engine, error));
+    SL_TRY(sl_engine_open_pins(engine, error));
     configure_predictor(engine);
     SL_TRY(sl_dense_plan(&engine->dense, engine->model, &engine->memory, error));
     engine->limits = (sl_executor_limits){.max_rows = max_chunk,

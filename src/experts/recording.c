@@ -191,6 +191,65 @@ sluice_status sl_recording_next_layer(sl_recording_reader *reader, uint32_t n_to
     return SLUICE_OK;
 }
 
+/* The rest, with a row of experts that grows with the chunks. */
+static sluice_status count_chunks(sl_recording_reader *reader, uint32_t *uses, uint32_t **row, sl_memory *memory,
+                                  sluice_error *error)
+{
+    const sl_recording_shape *shape = &reader->shape;
+    size_t room = 0;
+    for (;;) {
+        uint32_t n_tokens = 0;
+        SL_TRY(sl_recording_next_chunk(reader, &n_tokens, error));
+        size_t n_pairs = (size_t)n_tokens * shape->n_used;
+        if (n_pairs == 0) {
+            return SLUICE_OK;
+        }
+        if (n_pairs > room) {
+            uint32_t *grown = sl_realloc(memory, SL_MEMORY_OTHER, *row, n_pairs, sizeof *grown);
+            if (grown == NULL) {
+                return sl_error_no_memory(error, n_pairs * sizeof *grown, "a chunk of the recording");
+            }
+            *row = grown;
+            room = n_pairs;
+        }
+        for (uint32_t layer = 0; layer < shape->n_layers; layer++) {
+            SL_TRY(sl_recording_next_layer(reader, n_tokens, *row, error));
+            for (size_t pair = 0; pair < n_pairs; pair++) {
+                uint32_t *count = &uses[(size_t)layer * shape->n_experts + (*row)[pair]];
+                *count += *count < UINT32_MAX ? 1 : 0;
+            }
+        }
+    }
+}
+
+sluice_status sl_recording_count_uses(sl_recording_reader *reader, uint32_t *uses, sl_memory *memory,
+                                      sluice_error *error)
+{
+    uint32_t *row = NULL;
+    sluice_status status = count_chunks(reader, uses, &row, memory, error);
+    sl_free(memory, row);
+    return status;
+}
+
+void sl_recording_favourites(const sl_recording_shape *shape, uint32_t *uses, uint64_t n_wanted, uint64_t *mask)
+{
+    size_t n_total = (size_t)shape->n_layers * shape->n_experts;
+    uint32_t n_mask_words = (shape->n_experts - 1) / 64 + 1;
+    memset(mask, 0, (size_t)shape->n_layers * n_mask_words * sizeof *mask);
+    for (uint64_t n_taken = 0; n_taken < n_wanted && n_taken < n_total; n_taken++) {
+        size_t most = 0;
+        for (size_t place = 1; place < n_total; place++) {
+            most = uses[place] > uses[most] ? place : most;
+        }
+        if (uses[most] == 0) {
+            return;
+        }
+        uses[most] = 0;
+        mask[most / shape->n_experts * n_mask_words + most % shape->n_experts / 64] |=
+            (uint64_t)1 << (most % shape->n_experts % 64);
+    }
+}
+
 void sl_recording_close(sl_recording_reader *reader)
 {
     if (reader->stream != NULL) {

@@ -61,6 +61,13 @@ SLUICE_NODISCARD sluice_status sl_recording_next_chunk(sl_recording_reader *read
 /* One layer of the chunk: [n_tokens][n_used]. Every number is below n_experts, and no token has one twice. */
 SLUICE_NODISCARD sluice_status sl_recording_next_layer(sl_recording_reader *reader, uint32_t n_tokens,
                                                        uint32_t *experts, sluice_error *error);
+/* Read all that is left and add to uses [n_layers][n_experts] how many tokens chose each expert. Takes memory for one
+ * layer of the largest chunk while it reads. */
+SLUICE_NODISCARD sluice_status sl_recording_count_uses(sl_recording_reader *reader, uint32_t *uses, sl_memory *memory,
+                                                       sluice_error *error);
+/* The `n_wanted` experts with the most uses, then lower layers, then lower numbers, as bits: mask [n_layers][(n_experts -
+ * 1) / 64 + 1], which is overwritten. None without uses. Spends the uses. */
+void sl_recording_favourites(const sl_recording_shape *shape, uint32_t *uses, uint64_t n_wanted, uint64_t *mask);
 /* Safe to call always after open, whatever it returned. */
 void sl_recording_close(sl_recording_reader *reader);
 

@@ -83,7 +83,6 @@ sluice_status sl_recorded_routing_favourites(const sl_recorded_routing *routing,
 {
     const sl_recording_shape *shape = &routing->shape;
     size_t n_total = (size_t)shape->n_layers * shape->n_experts;
-    uint32_t n_mask_words = (shape->n_experts - 1) / 64 + 1;
     uint32_t *uses = sl_alloc(routing->memory, SL_MEMORY_OTHER, n_total, sizeof *uses);
     if (uses == NULL) {
         return sl_error_no_memory(error, n_total * sizeof *uses, "the counts of experts");
@@ -96,19 +95,7 @@ sluice_status sl_recorded_routing_favourites(const sl_recorded_routing *routing,
             }
         }
     }
-    memset(mask, 0, (size_t)shape->n_layers * n_mask_words * sizeof *mask);
-    for (uint64_t n_taken = 0; n_taken < n_pins && n_taken < n_total; n_taken++) {
-        size_t most = 0;
-        for (size_t place = 1; place < n_total; place++) {
-            most = uses[place] > uses[most] ? place : most;
-        }
-        if (uses[most] == 0) {
-            break;
-        }
-        uses[most] = 0;
-        mask[most / shape->n_experts * n_mask_words + most % shape->n_experts / 64] |=
-            (uint64_t)1 << (most % shape->n_experts % 64);
-    }
+    sl_recording_favourites(shape, uses, n_pins, mask);
     sl_free(routing->memory, uses);
     return SLUICE_OK;
 }
