@@ -250,6 +250,7 @@ typedef struct optimum {
     uint32_t *next_use;   /* owned; [n_total]: of a resident expert */
     uint32_t *resident;   /* owned; [n_slots]: places of experts */
     uint32_t *asked_last; /* owned; [n_total]: 1 + the number of the last request that asked; 0: none */
+    uint32_t *hit_last;   /* owned; [n_total]: the same of the last request that hit */
     bool *is_resident;    /* owned; [n_total] */
     uint32_t n_resident;
     uint32_t i_request;
@@ -277,13 +278,14 @@ static sluice_status link_entries(void *user, uint32_t layer, const requests *as
     return SLUICE_OK;
 }
 
-/* The slot whose expert is asked for again last, of those the request does not want; SL_NO_SLOT: there is none. */
-static uint32_t farthest(const optimum *self)
+/* The slot whose expert is asked for again last, of all or of `others`, those the request does not want; SL_NO_SLOT: there
+ * is none. */
+static uint32_t farthest(const optimum *self, bool others)
 {
     uint32_t found = SL_NO_SLOT;
     for (uint32_t slot = 0; slot < self->n_resident; slot++) {
         uint32_t place = self->resident[slot];
-        if (self->asked_last[place] != self->i_request + 1 &&
+        if ((!others || self->asked_last[place] != self->i_request + 1) &&
             (found == SL_NO_SLOT || self->next_use[place] > self->next_use[self->resident[found]])) {
             found = slot;
         }
@@ -297,9 +299,9 @@ static void take_slot(optimum *self, uint32_t place)
     if (slot < self->n_slots) {
         self->n_resident++;
     } else {
-        slot = farthest(self);
+        slot = farthest(self, true);
         if (slot == SL_NO_SLOT) {
-            return; /* it passes through a slot that the request has done with */
+            slot = farthest(self, false); /* the request has done with it */
         }
         self->is_resident[self->resident[slot]] = false;
         self->counts.evictions++;
@@ -319,11 +321,14 @@ static sluice_status ask_oracle(void *user, uint32_t layer, const requests *aske
         self->asked_last[place] = self->i_request + 1;
         self->next_use[place] = self->next_of[self->i_entry++];
         self->counts.requests++;
-        self->counts.hits += self->is_resident[place] ? 1 : 0;
+        if (self->is_resident[place]) {
+            self->hit_last[place] = self->i_request + 1;
+            self->counts.hits++;
+        }
     }
     for (uint32_t i = 0; i < asked->n_asked; i++) {
         size_t place = (size_t)layer * self->n_experts + asked->experts[i];
-        if (!self->is_resident[place]) {
+        if (self->hit_last[place] != self->i_request + 1) {
             take_slot(self, (uint32_t)place);
         }
     }
@@ -342,10 +347,11 @@ sluice_status sl_replay_optimum(const sl_recorded_routing *routing, uint32_t n_s
                     .next_use = sl_alloc(memory, SL_MEMORY_OTHER, n_total, sizeof *self.next_use),
                     .resident = sl_alloc(memory, SL_MEMORY_OTHER, n_slots, sizeof *self.resident),
                     .asked_last = sl_alloc(memory, SL_MEMORY_OTHER, n_total, sizeof *self.asked_last),
+                    .hit_last = sl_alloc(memory, SL_MEMORY_OTHER, n_total, sizeof *self.hit_last),
                     .is_resident = sl_alloc(memory, SL_MEMORY_OTHER, n_total, sizeof *self.is_resident),
                     .last_entry = sl_alloc(memory, SL_MEMORY_OTHER, n_total, sizeof *self.last_entry)};
     bool complete = self.next_of != NULL && self.next_use != NULL && self.resident != NULL && self.asked_last != NULL &&
-                    self.is_resident != NULL && self.last_entry != NULL;
+                    self.hit_last != NULL && self.is_resident != NULL && self.last_entry != NULL;
     sluice_status status = complete ? for_each_request(routing, link_entries, &self, error)
                                     : sl_error_no_memory(error, n_total * sizeof *self.next_use, "the optimum");
     if (status == SLUICE_OK) {
@@ -356,6 +362,7 @@ sluice_status sl_replay_optimum(const sl_recorded_routing *routing, uint32_t n_s
     *counts = self.counts;
     sl_free(memory, self.last_entry);
     sl_free(memory, self.is_resident);
+    sl_free(memory, self.hit_last);
     sl_free(memory, self.asked_last);
     sl_free(memory, self.resident);
     sl_free(memory, self.next_use);

@@ -37,7 +37,8 @@ SLUICE_NODISCARD sluice_status sl_replay(const sl_recorded_routing *routing, sl_
                                          const uint64_t *pinned, uint32_t n_slots, sl_replay_counts *counts,
                                          sluice_error *error);
 
-/* The most hits any policy could have (L. A. Belady, 1966): who gives way is who is asked for again last. */
+/* The most hits any policy could have (L. A. Belady, 1966), as long as no request needs more than the slots: who gives way is
+ * who is asked for again last. By the rules of the store: what a request asks for stays while others can go. */
 SLUICE_NODISCARD sluice_status sl_replay_optimum(const sl_recorded_routing *routing, uint32_t n_slots,
                                                  sl_replay_counts *counts, sluice_error *error);
 

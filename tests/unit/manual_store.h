@@ -56,20 +56,25 @@ static inline void manual_close(void *self)
 
 static const sl_reads_backend manual_backend = {.name = "manual", .submit = manual_submit, .close = manual_close};
 
-static inline sl_store *manual_store_open(expert_files *set, uint64_t n_slots, uint64_t window_bytes,
-                                          manual_reads *reads)
+static inline sl_store *manual_store_open_config(const sl_store_config *config, manual_reads *reads)
 {
-    sl_store_config config = expert_config(set, n_slots);
-    config.prefetch_window_bytes = window_bytes;
     sluice_error error = {0};
     sl_store *store = NULL;
-    if (sl_store_open(&store, &config, &error) != SLUICE_OK) {
+    if (sl_store_open(&store, config, &error) != SLUICE_OK) {
         fail_msg("%s", error.message);
     }
     sl_reads_close(&store->reads);
     *reads = (manual_reads){0};
     store->reads = (sl_reads){.backend = &manual_backend, .self = reads};
     return store;
+}
+
+static inline sl_store *manual_store_open(expert_files *set, uint64_t n_slots, uint64_t window_bytes,
+                                          manual_reads *reads)
+{
+    sl_store_config config = expert_config(set, n_slots);
+    config.prefetch_window_bytes = window_bytes;
+    return manual_store_open_config(&config, reads);
 }
 
 /* Whether sl_store_wait would return at once. */
