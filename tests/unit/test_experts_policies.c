@@ -317,6 +317,30 @@ static void placement_keeps_what_is_used_most(void **state)
     close_slots(&self);
 }
 
+static void placement_lets_who_lost_a_place_go_first(void **state)
+{
+    (void)state;
+    slots self;
+    open_slots(&self, SL_POLICY_PLACEMENT, 9);
+    ask_two(&self, 1, 8, 9); /* never placed, and the least recently asked for */
+    for (int i = 0; i < 40; i++) {
+        ask_two(&self, 0, 10, 11);
+    }
+    assert_int_equal(first_to_go(&self), N_EXPERTS + 8);
+    for (int i = 0; i < 100; i++) {
+        ask_two(&self, 0, 4, 5);
+    }
+    for (int i = 0; i < 100; i++) {
+        ask_two(&self, 0, 6, 7); /* three places: one of 10 and 11 may have kept its own until now */
+    }
+    assert_int_equal(first_to_go(&self), 10);
+    ask_two(&self, 0, 10, 11);
+    ask_two(&self, 0, 6, 7);
+    assert_int_not_equal(first_to_go(&self), 10); /* asked for again */
+    assert_int_not_equal(first_to_go(&self), 11);
+    close_slots(&self);
+}
+
 static void reuse_lets_the_least_likely_go_and_among_equals_the_farthest(void **state)
 {
     (void)state;
@@ -388,6 +412,7 @@ int main(void)
         cmocka_unit_test(lfru_lets_the_rarest_go),
         cmocka_unit_test(pinned_keeps_its_set),
         cmocka_unit_test(placement_keeps_what_is_used_most),
+        cmocka_unit_test(placement_lets_who_lost_a_place_go_first),
         cmocka_unit_test(reuse_lets_the_least_likely_go_and_among_equals_the_farthest),
         cmocka_unit_test(names_of_kinds_are_known),
         cmocka_unit_test(a_refused_allocation_fails_open_and_leaves_nothing),
