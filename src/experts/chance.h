@@ -1,5 +1,5 @@
-/* The chance that an expert is asked for at its layer's next turn, learned from the requests of this run alone. Knows
- * layers and experts, not slots. */
+/* The chances that an expert is asked for at its layer's next turn and at later ones, learned from the requests of this
+ * run alone. Knows layers and experts, not slots. */
 #ifndef SL_EXPERTS_CHANCE_H
 #define SL_EXPERTS_CHANCE_H
 
@@ -12,7 +12,7 @@ typedef struct sl_chance_config {
     uint32_t n_layers;
     uint32_t n_experts; /* per layer */
     uint32_t n_used;    /* by one token in one layer; 1 to n_experts */
-    bool with_pairs;    /* also learn who follows whom: n_layers * n_experts^2 * 2 bytes more */
+    bool with_pairs;    /* also learn who follows whom: n_layers * n_experts^2 * 4 bytes more */
     sl_memory *memory;  /* borrowed for its life */
 } sl_chance_config;
 
@@ -29,7 +29,14 @@ uint64_t sl_chance_cost(const sl_chance_config *config);
 void sl_chance_turn(sl_chance *chance, uint32_t layer, const uint32_t *experts, const uint32_t *tokens_of,
                     uint32_t n_experts, uint32_t n_tokens);
 
-/* Strictly between 0 and 1. */
-float sl_chance_of(const sl_chance *chance, uint32_t layer, uint32_t expert);
+/* At the layer's next turn. Strictly between 0 and 1. */
+float sl_chance_of_next(const sl_chance *chance, uint32_t layer, uint32_t expert);
+/* At any one turn after the next, given that it is not asked for at the next. Strictly between 0 and 1. */
+float sl_chance_of_later(const sl_chance *chance, uint32_t layer, uint32_t expert);
+
+/* What keeping an expert brings, in hits for each turn that it is kept. Keeping it for the next turn alone brings `next`;
+ * keeping it until it is asked for brings one hit after 1 + (1 - next) / later turns. Whichever is more: who often sits
+ * out one turn is not given away for that. From above 0 to 1. */
+float sl_chance_worth(const sl_chance *chance, uint32_t layer, uint32_t expert);
 
 #endif

@@ -2,7 +2,7 @@
  *
  * A slot's place follows from, first to last: nobody asked for it yet (the newest first); its value; the time its
  * expert was last asked for; its number. What the latest request asked for comes after all, by time. The value is the
- * worth, or with by_distance the worth over the number of layers until its layer's turn and a quarter of all: who is
+ * worth, or with by_distance the worth over the number of layers until its layer's turn and that of all layers: who is
  * needed soon needs less of a chance.
  *
  * Invariants
@@ -52,7 +52,7 @@ static double value_of(const ranked_policy *self, const ranked_slot *slot)
     if (!self->ranking->by_distance) {
         return (double)slot->worth;
     }
-    float nearness = 1.0f / ((float)distance_to(self, slot->layer) + 0.25f * (float)self->n_layers);
+    float nearness = 1.0f / ((float)distance_to(self, slot->layer) + (float)self->n_layers);
     return (double)slot->worth * (double)nearness;
 }
 

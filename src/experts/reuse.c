@@ -1,4 +1,5 @@
-/* Owns the chances of experts (chance.h): what is least likely to be asked for soon gives way first.
+/* Owns the chances of experts (chance.h): what is least worth keeping, until its layer's next turn or longer, gives way
+ * first.
  * Threads: the holder of the store's lock. */
 #include "experts/chance.h"
 #include "experts/ranked.h"
@@ -10,7 +11,7 @@ static void reuse_routed(void *self, const sl_policy_request *request)
 
 static float reuse_worth(const void *self, uint32_t layer, uint32_t expert)
 {
-    return sl_chance_of(self, layer, expert);
+    return sl_chance_worth(self, layer, expert);
 }
 
 static void reuse_close(void *self)
@@ -27,7 +28,7 @@ static const uint64_t largest_pairs_bytes = UINT64_C(16) << 20;
 
 static sl_chance_config chance_config_of(const sl_policy_config *config)
 {
-    uint64_t pairs_bytes = (uint64_t)config->n_layers * config->n_experts * config->n_experts * sizeof(uint16_t);
+    uint64_t pairs_bytes = (uint64_t)config->n_layers * config->n_experts * config->n_experts * sizeof(float);
     uint32_t n_used = config->n_used == 0 ? 1 : config->n_used;
     return (sl_chance_config){.n_layers = config->n_layers,
                               .n_experts = config->n_experts,

@@ -1,4 +1,4 @@
-/* The chance of an expert at its layer's next turn: what turns teach, and that it stays a chance whatever comes. */
+/* The chances of an expert at its layer's next turn and later: what turns teach, and that they stay chances whatever comes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -43,7 +43,8 @@ static void before_any_turn_all_have_the_average_chance(void **state)
     (void)state;
     sl_chance *chance = open_chance(N_EXPERTS, N_USED, true);
     for (uint32_t expert = 0; expert < N_EXPERTS; expert++) {
-        assert_float_equal(sl_chance_of(chance, 1, expert), 2.5f / 17.0f, 1e-4f);
+        assert_float_equal(sl_chance_of_next(chance, 1, expert), 2.5f / 17.0f, 1e-4f);
+        assert_float_equal(sl_chance_of_later(chance, 1, expert), 2.5f / 17.0f, 1e-4f);
     }
     close_chance(chance);
 }
@@ -55,9 +56,9 @@ static void favourites_have_a_higher_chance(void **state)
     for (uint32_t i = 0; i < 60; i++) {
         turn(chance, 0, i % 2, 2 + i % 14);
     }
-    float favourite = sl_chance_of(chance, 0, 0);
+    float favourite = sl_chance_of_next(chance, 0, 0);
     for (uint32_t expert = 2; expert < N_EXPERTS; expert++) {
-        assert_true(favourite > sl_chance_of(chance, 0, expert));
+        assert_true(favourite > sl_chance_of_next(chance, 0, expert));
     }
     assert_true(favourite > 0.3f);
     close_chance(chance);
@@ -71,8 +72,8 @@ static void layers_learn_their_own_favourites(void **state)
         turn(chance, 0, 3, 4);
         turn(chance, 1, 5, 6);
     }
-    assert_true(sl_chance_of(chance, 0, 3) > 4 * sl_chance_of(chance, 0, 5));
-    assert_true(sl_chance_of(chance, 1, 5) > 4 * sl_chance_of(chance, 1, 3));
+    assert_true(sl_chance_of_next(chance, 0, 3) > 4 * sl_chance_of_next(chance, 0, 5));
+    assert_true(sl_chance_of_next(chance, 1, 5) > 4 * sl_chance_of_next(chance, 1, 3));
     close_chance(chance);
 }
 
@@ -84,7 +85,7 @@ static void who_follows_whom_is_learned_with_pairs(void **state)
     for (uint32_t i = 0; i < 101; i++) {
         turn(with, 0, i % 2 == 0 ? 0 : 2, i % 2 == 0 ? 1 : 3);
     }
-    assert_true(sl_chance_of(with, 0, 2) > 4 * sl_chance_of(with, 0, 0));
+    assert_true(sl_chance_of_next(with, 0, 2) > 4 * sl_chance_of_next(with, 0, 0));
     close_chance(with);
 }
 
@@ -100,9 +101,48 @@ static void repetition_is_learned_where_there_is_any(void **state)
         just = next;
     }
     for (uint32_t expert = 0; expert < N_EXPERTS; expert++) {
-        assert_true(expert == just || sl_chance_of(chance, 0, just) > sl_chance_of(chance, 0, expert) ||
+        assert_true(expert == just || sl_chance_of_next(chance, 0, just) > sl_chance_of_next(chance, 0, expert) ||
                     expert == (just + N_EXPERTS - 5) % N_EXPERTS);
     }
+    close_chance(chance);
+}
+
+/* Two come by turns, one of the fourteen others with either: whoever just came will not come next, but then. */
+static void who_sits_out_one_turn_is_worth_more_than_who_comes_rarely(void **state)
+{
+    (void)state;
+    sl_chance *chance = open_chance(N_EXPERTS, N_USED, true);
+    srand(13);
+    for (uint32_t i = 0; i < 301; i++) {
+        turn(chance, 0, i % 2, 2 + (uint32_t)rand() % 14);
+    }
+    float rare_next = 0.0f;
+    for (uint32_t rare = 2; rare < N_EXPERTS; rare++) {
+        rare_next += sl_chance_of_next(chance, 0, rare) / 14.0f;
+        assert_true(sl_chance_worth(chance, 0, 0) > 1.5f * sl_chance_worth(chance, 0, rare));
+        assert_true(sl_chance_worth(chance, 0, 1) > sl_chance_worth(chance, 0, 0));
+    }
+    assert_true(sl_chance_of_next(chance, 0, 0) < rare_next);
+    close_chance(chance);
+}
+
+/* One that comes every second turn by chance, and fourteen of which one fills the other place. */
+static void the_chance_of_later_is_how_often_later_turns_ask(void **state)
+{
+    (void)state;
+    sl_chance *chance = open_chance(N_EXPERTS, N_USED, false);
+    srand(17);
+    float often = 0.0f;
+    float rare = 0.0f;
+    for (uint32_t i = 0; i < 1500; i++) {
+        turn(chance, 0, rand() % 2 == 0 ? 0 : 1, 2 + i % 14);
+        if (i >= 1000) {
+            often += sl_chance_of_later(chance, 0, 0) / 500.0f;
+            rare += sl_chance_of_later(chance, 0, 2) / 500.0f;
+        }
+    }
+    assert_float_equal(often, 0.5f, 0.1f);
+    assert_float_equal(rare, 1.0f / 14.0f, 0.03f);
     close_chance(chance);
 }
 
@@ -114,9 +154,9 @@ static void a_chunk_counts_as_many_turns(void **state)
     const uint32_t tokens_of[4] = {100, 60, 30, 10};
     sl_chance_turn(chance, 0, experts, tokens_of, 4, 100);
     for (uint32_t i = 0; i + 1 < 4; i++) {
-        assert_true(sl_chance_of(chance, 0, experts[i]) > sl_chance_of(chance, 0, experts[i + 1]));
+        assert_true(sl_chance_of_next(chance, 0, experts[i]) > sl_chance_of_next(chance, 0, experts[i + 1]));
     }
-    assert_true(sl_chance_of(chance, 0, 4) > sl_chance_of(chance, 0, 5));
+    assert_true(sl_chance_of_next(chance, 0, 4) > sl_chance_of_next(chance, 0, 5));
     close_chance(chance);
 }
 
@@ -142,8 +182,11 @@ static void it_is_a_chance_whatever_comes(void **state)
             sl_chance_turn(chance, (uint32_t)i % N_LAYERS, experts, i % 3 == 0 ? tokens_of : NULL, n_asked,
                            (uint32_t)rand() % 3 * 300 + (uint32_t)rand() % 2);
             for (uint32_t expert = 0; expert < n_experts; expert++) {
-                float p = sl_chance_of(chance, (uint32_t)i % N_LAYERS, expert);
-                assert_true(p > 0.0f && p < 1.0f);
+                float next = sl_chance_of_next(chance, (uint32_t)i % N_LAYERS, expert);
+                float later = sl_chance_of_later(chance, (uint32_t)i % N_LAYERS, expert);
+                float worth = sl_chance_worth(chance, (uint32_t)i % N_LAYERS, expert);
+                assert_true(next > 0.0f && next < 1.0f && later > 0.0f && later < 1.0f);
+                assert_true(worth >= next && worth <= 1.0f);
             }
         }
         close_chance(chance);
@@ -167,7 +210,7 @@ static void a_refused_allocation_fails_open_and_leaves_nothing(void **state)
         sl_chance_close(&chance);
         assert_int_equal(memory.total_bytes, 0);
     }
-    assert_int_equal(n_refused, 11);
+    assert_int_equal(n_refused, 16);
 }
 
 int main(void)
@@ -178,6 +221,8 @@ int main(void)
         cmocka_unit_test(layers_learn_their_own_favourites),
         cmocka_unit_test(who_follows_whom_is_learned_with_pairs),
         cmocka_unit_test(repetition_is_learned_where_there_is_any),
+        cmocka_unit_test(who_sits_out_one_turn_is_worth_more_than_who_comes_rarely),
+        cmocka_unit_test(the_chance_of_later_is_how_often_later_turns_ask),
         cmocka_unit_test(a_chunk_counts_as_many_turns),
         cmocka_unit_test(it_is_a_chance_whatever_comes),
         cmocka_unit_test(a_refused_allocation_fails_open_and_leaves_nothing),

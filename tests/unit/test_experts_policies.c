@@ -363,6 +363,24 @@ static void reuse_lets_the_least_likely_go_and_among_equals_the_farthest(void **
     close_slots(&self);
 }
 
+static void reuse_keeps_who_sits_out_one_turn(void **state)
+{
+    (void)state;
+    slots self;
+    open_slots(&self, SL_POLICY_REUSE, 8);
+    srand(19);
+    for (uint32_t i = 0; i < 300; i++) {
+        for (uint32_t layer = 0; layer < N_LAYERS; layer++) {
+            ask_two(&self, layer, i % 2, 2 + (uint32_t)rand() % 10);
+        }
+    }
+    for (uint32_t layer = 0; layer < N_LAYERS; layer++) {
+        assert_int_not_equal(self.place_in[layer * N_EXPERTS], SL_NO_SLOT);
+        assert_int_not_equal(self.place_in[layer * N_EXPERTS + 1], SL_NO_SLOT);
+    }
+    close_slots(&self);
+}
+
 static void names_of_kinds_are_known(void **state)
 {
     (void)state;
@@ -414,6 +432,7 @@ int main(void)
         cmocka_unit_test(placement_keeps_what_is_used_most),
         cmocka_unit_test(placement_lets_who_lost_a_place_go_first),
         cmocka_unit_test(reuse_lets_the_least_likely_go_and_among_equals_the_farthest),
+        cmocka_unit_test(reuse_keeps_who_sits_out_one_turn),
         cmocka_unit_test(names_of_kinds_are_known),
         cmocka_unit_test(a_refused_allocation_fails_open_and_leaves_nothing),
     };

@@ -78,20 +78,26 @@ static double plain_lru_rate(const sl_recorded_routing *routing, uint32_t n_slot
     return (double)n_hits / (double)routing->n_choices;
 }
 
-/* The slots are one, two and four times what a token uses: 4 layers of 4 experts. */
+/* The slots are one, two and four times what a token uses: 4 layers of 4 experts. The margins are a little below what
+ * was measured (docs/policies.md); with one working set the store's own pinning brings most of what there is. */
 static void the_default_policy_beats_the_least_recently_used_on_tales(void **state)
 {
     (void)state;
+    static const struct {
+        uint32_t n_slots;
+        double over_lru, over_plain, share_of_gap; /* between plain and the optimum */
+    } sizes[] = {{16, 0.01, 0.08, 0.3}, {32, 0.08, 0.08, 0.3}, {64, 0.07, 0.08, 0.36}};
     sl_recorded_routing routing;
     read_recording(&routing, tales);
-    static const uint32_t n_slots[] = {16, 32, 64};
-    for (size_t i = 0; i < sizeof n_slots / sizeof n_slots[0]; i++) {
-        double plain = plain_lru_rate(&routing, n_slots[i]);
-        double best = optimum(&routing, n_slots[i]);
-        double reuse = rate(&routing, SL_POLICY_REUSE, n_slots[i]);
-        assert_true(reuse >= rate(&routing, SL_POLICY_LRU, n_slots[i]));
-        assert_true(reuse >= plain + 0.06);
-        assert_true((reuse - plain) / (best - plain) >= 0.28);
+    sl_policy_kind standard = SL_POLICY_LRU;
+    assert_true(sl_policy_kind_parse("auto", &standard));
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        double plain = plain_lru_rate(&routing, sizes[i].n_slots);
+        double best = optimum(&routing, sizes[i].n_slots);
+        double found = rate(&routing, standard, sizes[i].n_slots);
+        assert_true(found >= rate(&routing, SL_POLICY_LRU, sizes[i].n_slots) + sizes[i].over_lru);
+        assert_true(found >= plain + sizes[i].over_plain);
+        assert_true((found - plain) / (best - plain) >= sizes[i].share_of_gap);
     }
     free_recording(&routing);
 }
