@@ -9,7 +9,6 @@ from support import program
 RECORDING = program.ROOT / "tests" / "golden" / "routing" / "tales.routing"
 SLOTS = (4, 16, 32, 64, 100, 128)
 POLICIES = ("lru", "lfru", "pinned", "placement", "reuse")
-WORKING_SET = 16  # 4 layers of 4 experts
 HALF_A_DIGIT = 0.0006
 
 
@@ -34,7 +33,7 @@ def requests():
 @pytest.fixture(scope="module")
 def table():
     """{slots: {name: hit rate}}, by policy and "Belady"."""
-    lines = replay(RECORDING, *(slots / WORKING_SET for slots in SLOTS)).stdout.splitlines()
+    lines = replay(RECORDING, "--slots", ",".join(map(str, SLOTS))).stdout.splitlines()
     names = lines[1].split()[3:]
     assert names == [*POLICIES, "Belady"]
     rows = [line.replace("%", "").split() for line in lines[2:]]
@@ -80,6 +79,28 @@ def test_no_policy_beats_belady(table, slots):
     assert max(table[slots].values()) == table[slots]["Belady"]
 
 
+def test_rows_and_columns_can_be_chosen():
+    lines = replay(RECORDING, "--working-sets", "0.5,2", "--policy", "auto,lru").stdout.splitlines()
+    assert lines[1].split()[3:] == ["lru", "reuse", "Belady"]
+    assert [line.split()[1] for line in lines[2:]] == ["8", "32"]  # 4 layers of 4 experts are one working set
+
+
+def test_pins_come_from_the_trace_that_is_given(tmp_path):
+    lines = RECORDING.read_text().splitlines()
+    half = tmp_path / "half.routing"
+    half.write_text("\n".join([*lines[:1 + 500 * 5], "end", ""]))
+    one = tmp_path / "one.routing"
+    one.write_text("\n".join([*lines[:6], "end", ""]))
+    options = (RECORDING, "--policy", "pinned", "--slots", 64)
+    assert replay(*options, "--policy-trace", half).stdout == replay(*options).stdout
+    assert replay(*options, "--policy-trace", one).stdout != replay(*options).stdout
+    other = tmp_path / "other.routing"
+    other.write_text("sluice-routing 1 layers 4 experts 16 used 4\nend\n")
+    assert "different models" in replay(*options, "--policy-trace", other, code=1).stderr
+
+
 def test_what_is_no_recording_is_refused():
     assert "usage" in replay(code=2).stderr
+    assert "usage" in replay(RECORDING, "--slots", "12,x", code=2).stderr
+    assert "usage" in replay(RECORDING, "--policy", "belady", code=2).stderr
     assert "no part of a recording" in replay(__file__, code=1).stderr
