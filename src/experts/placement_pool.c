@@ -169,13 +169,6 @@ void sl_placement_add_mask(const sl_placement_pool *pool, uint64_t *mask)
     }
 }
 
-void sl_transfer_schedule(uint32_t n_tokens, uint32_t n_steps, uint32_t *schedule)
-{
-    for (uint32_t step = 0; step < n_steps; step++) {
-        schedule[step] = n_tokens / n_steps + (step < n_tokens % n_steps ? 1 : 0);
-    }
-}
-
 uint64_t sl_placement_pool_cost(const sl_placement_config *config)
 {
     return sl_memory_cost(sizeof(sl_placement_pool), 16) + 2 * sl_memory_cost(config->n_experts * sizeof(bool), 16) +

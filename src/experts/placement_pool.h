@@ -70,8 +70,4 @@ sl_placement_statistics sl_placement_statistics_of(const sl_placement_pool *pool
  * over several pools, their union. */
 void sl_placement_add_mask(const sl_placement_pool *pool, uint64_t *mask);
 
-/* How many of `n_tokens` are written in each of `n_steps` steps of a block: as even as can be, the first ones more.
- * `schedule` is [n_steps]. */
-void sl_transfer_schedule(uint32_t n_tokens, uint32_t n_steps, uint32_t *schedule);
-
 #endif

@@ -187,19 +187,6 @@ static void masks_of_several_pools_are_united(void **state)
     close_pool(first);
 }
 
-static void the_schedule_of_transfers_is_even(void **state)
-{
-    (void)state;
-    uint32_t schedule[32];
-    sl_transfer_schedule(32, 32, schedule);
-    for (int step = 0; step < 32; step++) {
-        assert_int_equal(schedule[step], 1);
-    }
-    sl_transfer_schedule(10, 3, schedule);
-    assert_memory_equal(schedule, ((uint32_t[]){4, 3, 3}), 3 * sizeof *schedule);
-    sl_transfer_schedule(10, 0, NULL);
-}
-
 static void who_gives_way_is_the_least_used_then_the_longest_placed_then_the_lowest(void **state)
 {
     (void)state;
@@ -308,7 +295,6 @@ int main(void)
         cmocka_unit_test(a_place_for_everyone_needs_no_refresh),
         cmocka_unit_test(the_budget_is_what_free_memory_holds),
         cmocka_unit_test(masks_of_several_pools_are_united),
-        cmocka_unit_test(the_schedule_of_transfers_is_even),
         cmocka_unit_test(who_gives_way_is_the_least_used_then_the_longest_placed_then_the_lowest),
         cmocka_unit_test(a_newcomer_must_win_by_the_margin),
         cmocka_unit_test(a_place_is_kept_for_the_dwell),
