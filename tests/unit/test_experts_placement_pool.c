@@ -11,7 +11,6 @@
 #include "../support/failing_memory.h"
 #include "experts/placement_pool.h"
 
-enum { MAX_EXPERTS = 256 };
 #define GIB (UINT64_C(1) << 30)
 #define MIB (UINT64_C(1) << 20)
 
@@ -221,6 +220,39 @@ static void a_place_is_kept_for_the_dwell(void **state)
     close_pool(pool);
 }
 
+static void a_protected_one_is_skipped_for_a_hotter_one_that_may_go(void **state)
+{
+    (void)state;
+    sl_placement_pool *pool = open_pool(5, 2, 0.0f, 2);
+    sl_placement_refresh_pool(pool, (const uint32_t[5]){2, 1, 0, 0, 0});
+    sl_placement_refresh_pool(pool, (const uint32_t[5]){9, 0, 1, 0, 0});
+    expect_placed(pool, 0x5); /* 2 came just now */
+    sl_placement_refresh_pool(pool, (const uint32_t[5]){3, 0, 1, 5, 4});
+    expect_placed(pool, 0xc); /* 2 is the coldest but protected: 0 goes for 3, and nobody may go for 4 */
+    close_pool(pool);
+}
+
+static void the_first_newcomer_that_fails_ends_the_refresh(void **state)
+{
+    (void)state;
+    sl_placement_pool *pool = open_pool(6, 3, 1.0f, 0);
+    sl_placement_refresh_pool(pool, (const uint32_t[6]){1, 5, 6, 8, 9, 7});
+    expect_placed(pool, 0x16); /* 4 takes 0's place; 3 has not twice the uses of 1, and nobody after it is tried */
+    close_pool(pool);
+}
+
+static void masks_reach_past_one_word(void **state)
+{
+    (void)state;
+    sl_placement_pool *pool = open_pool(130, 1, 0.0f, 0);
+    uint32_t uses[130] = {[129] = 1};
+    sl_placement_refresh_pool(pool, uses);
+    uint64_t mask[3] = {0};
+    sl_placement_add_mask(pool, mask);
+    assert_memory_equal(mask, ((uint64_t[]){0, 0, 2}), sizeof mask);
+    close_pool(pool);
+}
+
 static void a_smaller_budget_keeps_the_most_used(void **state)
 {
     (void)state;
@@ -235,32 +267,141 @@ static void a_smaller_budget_keeps_the_most_used(void **state)
     close_pool(pool);
 }
 
-static void whatever_the_counts_the_number_of_places_stays(void **state)
+/* ---- Against the rules written down a second time ---- */
+
+enum { MODEL_EXPERTS = 40 };
+
+typedef struct model_expert {
+    uint32_t id, uses;
+    uint64_t placed_at;
+    bool placed, wanted;
+} model_expert;
+
+typedef struct model {
+    model_expert experts[MODEL_EXPERTS]; // [n_experts], by id
+    uint32_t n_experts, budget;
+    uint64_t clock, dwell;
+    uint32_t margin_percent;
+} model;
+
+static int compare(uint64_t a, uint64_t b)
+{
+    return (a > b) - (a < b);
+}
+
+static int by_rank(const void *left, const void *right)
+{
+    const model_expert *a = left;
+    const model_expert *b = right;
+    int order = compare(b->uses, a->uses);
+    return order != 0 ? order : compare(a->id, b->id);
+}
+
+static int by_weakness(const void *left, const void *right)
+{
+    const model_expert *a = left;
+    const model_expert *b = right;
+    int order = compare(a->uses, b->uses);
+    order = order != 0 ? order : compare(a->placed_at, b->placed_at);
+    return order != 0 ? order : compare(a->id, b->id);
+}
+
+/* Both lists are made once and walked side by side. Returns how many came. */
+static uint32_t model_refresh(model *self, const uint32_t *uses)
+{
+    model_expert ranked[MODEL_EXPERTS];
+    model_expert weak[MODEL_EXPERTS];
+    uint32_t n_weak = 0;
+    self->clock++;
+    for (uint32_t expert = 0; expert < self->n_experts; expert++) {
+        self->experts[expert].uses = uses[expert];
+        self->experts[expert].wanted = false;
+    }
+    memcpy(ranked, self->experts, sizeof ranked);
+    qsort(ranked, self->n_experts, sizeof *ranked, by_rank);
+    for (uint32_t rank = 0; rank < self->budget; rank++) {
+        self->experts[ranked[rank].id].wanted = ranked[rank].uses > 0;
+    }
+    for (uint32_t expert = 0; expert < self->n_experts; expert++) {
+        const model_expert *candidate = &self->experts[expert];
+        if (candidate->placed && !candidate->wanted && self->clock >= candidate->placed_at + self->dwell) {
+            weak[n_weak++] = *candidate;
+        }
+    }
+    qsort(weak, n_weak, sizeof *weak, by_weakness);
+    uint32_t n_moves = 0;
+    for (uint32_t rank = 0; rank < self->budget && ranked[rank].uses > 0; rank++) {
+        if (ranked[rank].placed) {
+            continue;
+        }
+        if (n_moves == n_weak ||
+            (uint64_t)ranked[rank].uses * 100 < (uint64_t)weak[n_moves].uses * (100 + self->margin_percent)) {
+            break;
+        }
+        self->experts[weak[n_moves].id].placed = false;
+        self->experts[ranked[rank].id].placed = true;
+        self->experts[ranked[rank].id].placed_at = self->clock;
+        n_moves++;
+    }
+    return n_moves;
+}
+
+static uint32_t draw(uint64_t *random, uint32_t below)
+{
+    *random = *random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*random >> 33) % below;
+}
+
+/* Sparse or dense, with many ties or few. */
+static void draw_uses(uint64_t *random, uint32_t *uses, uint32_t n_experts)
+{
+    uint32_t used_of_8 = draw(random, 9);
+    uint32_t most = draw(random, 2) == 0 ? 4 : 4000;
+    for (uint32_t expert = 0; expert < n_experts; expert++) {
+        uses[expert] = draw(random, 8) < used_of_8 ? draw(random, most) : 0;
+    }
+}
+
+/* Returns the moves made. */
+static uint64_t run_random_refreshes(sl_placement_pool *pool, model *expected, uint64_t *random)
+{
+    uint64_t n_moves = 0;
+    for (uint32_t refresh = 1; refresh <= 60; refresh++) {
+        uint32_t uses[MODEL_EXPERTS] = {0};
+        draw_uses(random, uses, expected->n_experts);
+        sl_placement_refresh_pool(pool, uses);
+        n_moves += model_refresh(expected, uses);
+        for (uint32_t expert = 0; expert < expected->n_experts; expert++) {
+            assert_int_equal(sl_placement_has(pool, expert), expected->experts[expert].placed);
+        }
+        assert_int_equal(sl_placement_n_placed(pool), expected->budget);
+        assert_int_equal(sl_placement_statistics_of(pool).refreshes, refresh);
+        expect_moves(pool, n_moves, n_moves);
+    }
+    return n_moves;
+}
+
+static void random_refreshes_follow_the_rules(void **state)
 {
     (void)state;
-    srand(11);
-    for (int round = 0; round < 200; round++) {
-        uint32_t n_experts = 1 + (uint32_t)rand() % 40;
-        uint32_t budget = (uint32_t)rand() % (n_experts + 2);
-        bool plain = round % 2 == 0;
-        sl_placement_pool *pool = open_pool(n_experts, budget, plain ? 0.0f : 0.3f, plain ? 0 : 3);
-        uint32_t n_places = sl_placement_n_placed(pool);
-        for (int refresh = 0; refresh < 20; refresh++) {
-            uint32_t counts[MAX_EXPERTS];
-            uint32_t target[MAX_EXPERTS + 1];
-            for (uint32_t expert = 0; expert < n_experts; expert++) {
-                counts[expert] = (uint32_t)rand() % 6;
-            }
-            sl_placement_refresh_pool(pool, counts);
-            assert_int_equal(sl_placement_n_placed(pool), n_places);
-            uint32_t n_target = sl_placement_target(counts, n_experts, n_places, target);
-            for (uint32_t i = 0; i < n_target && plain; i++) {
-                assert_true(sl_placement_has(pool, target[i]));
-            }
+    uint64_t random = 20;
+    uint64_t n_moves[2] = {0}; /* without and with hysteresis */
+    for (uint32_t round = 0; round < 200; round++) {
+        model expected = {.n_experts = 1 + draw(&random, MODEL_EXPERTS)};
+        expected.budget = draw(&random, expected.n_experts + 1);
+        expected.dwell = round % 4 >= 2 ? draw(&random, 6) : 0;
+        expected.margin_percent = round % 2 == 1 ? 25 * draw(&random, 9) : 0; /* exact in binary */
+        for (uint32_t expert = 0; expert < expected.n_experts; expert++) {
+            expected.experts[expert] = (model_expert){.id = expert, .placed = expert < expected.budget};
         }
-        expect_moves(pool, sl_placement_statistics_of(pool).promotions, sl_placement_statistics_of(pool).promotions);
+        sl_placement_pool *pool = open_pool(expected.n_experts, expected.budget,
+                                            (float)expected.margin_percent / 100.0f, (uint32_t)expected.dwell);
+        uint64_t n_allocations = memory.n_allocations;
+        n_moves[round % 4 == 0 ? 0 : 1] += run_random_refreshes(pool, &expected, &random);
+        assert_int_equal(memory.n_allocations, n_allocations);
         close_pool(pool);
     }
+    assert_true(n_moves[0] > 1000 && n_moves[1] > 1000);
 }
 
 static void a_refused_allocation_fails_open_and_leaves_nothing(void **state)
@@ -299,7 +440,10 @@ int main(void)
         cmocka_unit_test(a_newcomer_must_win_by_the_margin),
         cmocka_unit_test(a_place_is_kept_for_the_dwell),
         cmocka_unit_test(a_smaller_budget_keeps_the_most_used),
-        cmocka_unit_test(whatever_the_counts_the_number_of_places_stays),
+        cmocka_unit_test(a_protected_one_is_skipped_for_a_hotter_one_that_may_go),
+        cmocka_unit_test(the_first_newcomer_that_fails_ends_the_refresh),
+        cmocka_unit_test(masks_reach_past_one_word),
+        cmocka_unit_test(random_refreshes_follow_the_rules),
         cmocka_unit_test(a_refused_allocation_fails_open_and_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
