@@ -4,6 +4,7 @@
  *  (1) A block is [padding | header | user bytes]; the header lies directly before the user pointer.
  *  (2) The sum over tags equals total_bytes whenever no call is in progress; both count padding and header.
  *  (3) A block is charged to the tag it was allocated with until it is released.
+ *  (4) What the source allowed to be charged is told back to it, byte for byte, when it is discharged.
  * Threads: all state is atomic; any thread may allocate and any thread may release. */
 #include "base/memory.h"
 
@@ -63,15 +64,36 @@ static block_header *header_of(void *pointer)
     return (block_header *)pointer - 1;
 }
 
-static void charge(sl_memory *memory, sl_memory_tag tag, uint64_t cost_bytes)
+static void add_to_sums(sl_memory *memory, sl_memory_tag tag, uint64_t cost_bytes)
 {
     atomic_fetch_add_explicit(&memory->bytes[tag], cost_bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(&memory->n_allocations, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&memory->n_live, 1, memory_order_relaxed);
     uint64_t total = atomic_fetch_add_explicit(&memory->total_bytes, cost_bytes, memory_order_relaxed) + cost_bytes;
     uint64_t peak = atomic_load_explicit(&memory->peak_bytes, memory_order_relaxed);
     while (total > peak && !atomic_compare_exchange_weak_explicit(&memory->peak_bytes, &peak, total,
                                                                   memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
+static void take_from_sums(sl_memory *memory, sl_memory_tag tag, uint64_t cost_bytes)
+{
+    atomic_fetch_sub_explicit(&memory->bytes[tag], cost_bytes, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&memory->total_bytes, cost_bytes, memory_order_relaxed);
+}
+
+bool sl_memory_charge(sl_memory *memory, sl_memory_tag tag, size_t bytes)
+{
+    if (memory->source.charge != NULL && !memory->source.charge(memory->source.user, bytes)) {
+        return false;
+    }
+    add_to_sums(memory, tag, bytes);
+    return true;
+}
+
+void sl_memory_discharge(sl_memory *memory, sl_memory_tag tag, size_t bytes)
+{
+    take_from_sums(memory, tag, bytes);
+    if (memory->source.discharge != NULL) {
+        memory->source.discharge(memory->source.user, bytes);
     }
 }
 
@@ -91,7 +113,9 @@ void *sl_alloc_aligned(sl_memory *memory, sl_memory_tag tag, size_t bytes, size_
     void *pointer = start + front;
     *header_of(pointer) =
         (block_header){.start = start, .user_bytes = bytes, .cost_bytes = front + bytes, .tag = (uint64_t)tag};
-    charge(memory, tag, front + bytes);
+    add_to_sums(memory, tag, front + bytes);
+    atomic_fetch_add_explicit(&memory->n_allocations, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&memory->n_live, 1, memory_order_relaxed);
     return pointer;
 }
 
@@ -130,8 +154,7 @@ void sl_free(sl_memory *memory, void *pointer)
         return;
     }
     block_header header = *header_of(pointer);
-    atomic_fetch_sub_explicit(&memory->bytes[header.tag], header.cost_bytes, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&memory->total_bytes, header.cost_bytes, memory_order_relaxed);
+    take_from_sums(memory, (sl_memory_tag)header.tag, header.cost_bytes);
     atomic_fetch_sub_explicit(&memory->n_live, 1, memory_order_relaxed);
     memory->source.release(memory->source.user, header.start);
 }

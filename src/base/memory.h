@@ -3,6 +3,7 @@
 #define SL_BASE_MEMORY_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,10 +19,14 @@ typedef enum sl_memory_tag {
 } sl_memory_tag;
 
 /* Where the bytes come from. NULL functions mean the C library. `allocate` returns memory aligned to `alignment`
- * (a power of two, at least 16) or NULL; both may be called from any thread. */
+ * (a power of two, at least 16) or NULL; all may be called from any thread. */
 typedef struct sl_memory_source {
     void *(*allocate)(void *user, size_t bytes, size_t alignment);
     void (*release)(void *user, void *pointer);
+    /* Memory that is mapped and not allocated: whether `bytes` more may be taken, and that they were given back. NULL:
+     * always, and nobody to tell. */
+    bool (*charge)(void *user, size_t bytes);
+    void (*discharge)(void *user, size_t bytes);
     void *user; /* borrowed: lives as long as the sl_memory */
 } sl_memory_source;
 
@@ -31,8 +36,8 @@ typedef struct sl_memory {
     _Atomic uint64_t bytes[SL_MEMORY_TAG_COUNT]; /* held now, with this module's own headers */
     _Atomic uint64_t total_bytes;
     _Atomic uint64_t peak_bytes;    /* highest total ever */
-    _Atomic uint64_t n_allocations; /* ever made */
-    _Atomic uint64_t n_live;        /* held now */
+    _Atomic uint64_t n_allocations; /* ever made, charges of mapped memory not counted */
+    _Atomic uint64_t n_live;        /* held now, likewise */
 } sl_memory;
 
 /* `source` may be NULL for the C library. */
@@ -51,6 +56,11 @@ void *sl_realloc(sl_memory *memory, sl_memory_tag tag, void *pointer, size_t cou
 
 /* Give a block back. NULL is ignored. */
 void sl_free(sl_memory *memory, void *pointer);
+
+/* Count memory that the caller maps itself, which has no header. false, with nothing counted, when the source refuses:
+ * then nothing may be mapped. */
+bool sl_memory_charge(sl_memory *memory, sl_memory_tag tag, size_t bytes);
+void sl_memory_discharge(sl_memory *memory, sl_memory_tag tag, size_t bytes);
 
 /* What one allocation of `bytes` costs the account, headers included: for plans that must be exact. */
 size_t sl_memory_cost(size_t bytes, size_t alignment);

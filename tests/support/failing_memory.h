@@ -10,6 +10,7 @@
 typedef struct failing_source {
     uint64_t n_calls;
     uint64_t failing_call; /* counted from 0; UINT64_MAX: none */
+    uint64_t charged_bytes;
 } failing_source;
 
 static inline void *failing_allocate(void *user, size_t bytes, size_t alignment)
@@ -28,11 +29,31 @@ static inline void failing_release(void *user, void *pointer)
     free(pointer);
 }
 
+static inline bool failing_charge(void *user, size_t bytes)
+{
+    failing_source *source = user;
+    if (source->n_calls++ == source->failing_call) {
+        return false;
+    }
+    source->charged_bytes += bytes;
+    return true;
+}
+
+static inline void failing_discharge(void *user, size_t bytes)
+{
+    failing_source *source = user;
+    source->charged_bytes -= bytes;
+}
+
 /* `source` outlives the account. */
 static inline void failing_memory_init(sl_memory *memory, failing_source *source, uint64_t failing_call)
 {
     *source = (failing_source){.failing_call = failing_call};
-    sl_memory_init(memory, &(sl_memory_source){failing_allocate, failing_release, source});
+    sl_memory_init(memory, &(sl_memory_source){.allocate = failing_allocate,
+                                               .release = failing_release,
+                                               .charge = failing_charge,
+                                               .discharge = failing_discharge,
+                                               .user = source});
 }
 
 #endif
