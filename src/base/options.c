@@ -248,9 +248,15 @@ static sluice_status store_value(const sl_option_row *row, const char *source, c
         }
         return SLUICE_OK;
     case SL_OPTION_TYPE_SIZE:
+        if (row->word != NULL && strcmp(text, row->word) == 0) {
+            value->integer = 0;
+            return SLUICE_OK;
+        }
         if (!sl_parse_size(text, &value->integer) || value->integer < row->minimum || value->integer > row->maximum) {
-            return bad_value(source, text, "a size in bytes, or with K, M, G, T or KiB, MiB, GiB, TiB, as in 700M",
-                             error);
+            snprintf(expected, sizeof expected,
+                     "a size in bytes, or with K, M, G, T or KiB, MiB, GiB, TiB, as in 700M%s%s",
+                     row->word != NULL ? ", or " : "", row->word != NULL ? row->word : "");
+            return bad_value(source, text, expected, error);
         }
         return SLUICE_OK;
     case SL_OPTION_TYPE_IDS: {

@@ -200,9 +200,12 @@ const sl_option_row sl_option_table[SL_OPTION_COUNT] = {
                        .commands = PLANS,
                        .minimum = 1,
                        .maximum = MAX_BYTES,
-                       .placeholder = "SIZE",
-                       .help = "memory budget of the whole process, as in 3G or 700M; without it, the smallest of the "
-                               "memory limits in force and the available memory",
+                       .word = "auto",
+                       .standard = "auto",
+                       .placeholder = "SIZE|auto",
+                       .help = "memory budget of the whole process, as in 3G or 700M; auto is the smallest of physical "
+                               "memory, available memory and the limits of all memory cgroups, less a sixteenth, at "
+                               "most 256M",
                        .environment = "SLUICE_MEM"},
     [SL_OPTION_CONTEXT] = {.name = "ctx",
                            .type = SL_OPTION_TYPE_INTEGER,

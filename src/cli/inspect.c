@@ -87,6 +87,7 @@ static void print_plan(inspection *self)
         sl_console_print(console, "\n");
         return;
     }
+    print_size(console, "expert slots", plan->n_slots * plan->slot_bytes);
     print_size(console, "will use", plan->total_bytes);
     sl_console_print(console, "  room for %" PRIu64 " of %" PRIu64 " experts\n", plan->n_slots, plan->maximum_slots);
 }

@@ -92,3 +92,45 @@ def test_a_budget_is_refused_before_a_weight_is_read(tmp_path):
         file.truncate(len(head))
     ended = program.run("run", "-m", path, "-p", "x", "-n", 1, "--mem", "1K", code=1)
     assert program.smallest_budget(ended.err) > 0
+
+
+def planned(*arguments, **options):
+    return json.loads(program.run_measured("inspect", "-m", program.DEMO, "--json", *arguments, **options).out)["memory_plan"]
+
+
+def less_the_reserve(limit):
+    return limit - min(limit // 16, 256 << 20)
+
+
+def meminfo(key):
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(key))
+
+
+def test_a_budget_that_is_not_given_is_found():
+    """Other programs take and give memory meanwhile, so what is available is compared roughly."""
+    for arguments in ((), ("--mem", "auto")):
+        found = planned(*arguments)["budget_bytes"]
+        assert 0 < found <= less_the_reserve(meminfo("MemTotal:"))
+        assert found <= 2 * less_the_reserve(meminfo("MemAvailable:"))
+
+
+@pytest.mark.parametrize("nested", (False, True))
+def test_auto_is_the_smallest_limit_of_all_cgroups_and_an_explicit_budget_wins(text, nested):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to create a memory cgroup")
+    limit = 48 << 20
+    with cgroup.MemoryCgroup(limit) as group:
+        path = group.path / "inner" if nested else group.path
+        path.mkdir(exist_ok=True)
+        try:
+            procs = path / "cgroup.procs"
+            assert planned("--mem", "auto", procs=procs)["budget_bytes"] == less_the_reserve(limit)
+            assert planned("--mem", "20M", procs=procs)["budget_bytes"] == 20 << 20
+            assert planned("--mem", "1G", procs=procs)["budget_bytes"] == 1 << 30
+            ended = program.run_measured(*COMMAND, "--mem", "auto", procs=procs)
+            assert ended.out == text and ended.peak_bytes <= limit
+        finally:
+            if nested:
+                path.rmdir()
+        assert group.oom_kills() == 0

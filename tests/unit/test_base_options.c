@@ -87,7 +87,7 @@ static void defaults_are_values_of_their_type(void **state)
     assert_int_equal(sl_options_integer(&options, SL_OPTION_TOP_K), 40);
     assert_string_equal(sl_options_text(&options, SL_OPTION_KV), "f16");
     assert_false(sl_options_given(&options, SL_OPTION_KV));
-    assert_null(sl_options_text(&options, SL_OPTION_MEM));
+    assert_string_equal(sl_options_text(&options, SL_OPTION_MEM), "auto");
     assert_int_equal(sl_options_integer(&options, SL_OPTION_MEM), 0);
 }
 
@@ -142,7 +142,9 @@ static void values_outside_their_range_are_refused(void **state)
     expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--temp", "nan"), "a number from 0 to 100");
     expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--top-p", "1.01"), "--top-p");
     expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--mem", "lots"), "as in 700M");
+    expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--mem", "lots"), "or auto");
     expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--mem", "0"), "--mem");
+    expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--mem", "automatic"), "--mem");
     expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--io", "uringg"), "did you mean uring?");
     expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--kv", "q8"), "one of f16, f32");
     expect_refused(SL_COMMAND_LOGITS, WORDS("-m", "a", "--tokens", "1,x"), "token ids");
@@ -219,6 +221,11 @@ static void the_environment_fills_in_what_argv_leaves_open(void **state)
     assert_int_equal(sl_options_integer(&options, SL_OPTION_THREADS), 5);
     assert_int_equal(sl_options_integer(&options, SL_OPTION_MEM), 2ULL << 30);
     assert_true(sl_options_given(&options, SL_OPTION_MEM));
+    assert_int_equal(parse_in(&options, SL_COMMAND_RUN, WORDS("-m", "a", "--mem", "auto"), environment, &error),
+                     SLUICE_OK);
+    assert_int_equal(sl_options_integer(&options, SL_OPTION_MEM), 0);
+    assert_int_equal(parse_in(&options, SL_COMMAND_RUN, WORDS("-m", "a"), WORDS("SLUICE_MEM=auto"), &error), SLUICE_OK);
+    assert_int_equal(sl_options_integer(&options, SL_OPTION_MEM), 0);
 }
 
 static void an_unknown_variable_is_refused_with_a_suggestion(void **state)
