@@ -121,16 +121,20 @@ typedef enum sluice_log_level {
 typedef enum sluice_kv_type { SLUICE_KV_F16, SLUICE_KV_F32 } sluice_kv_type;
 
 /* Memory from the caller. `allocate` returns at least `bytes` bytes aligned to `alignment` (a power of two) or NULL.
- * Both are called from any thread. */
+ * Expert slots are not allocated: the engine maps their pages, so that it can give them back to the system while it
+ * runs. It asks `charge` whether it may take `bytes` more of them, and tells `discharge` what it gave back; both may be
+ * NULL. All are called from any thread. */
 typedef struct sluice_allocator {
     void *(*allocate)(void *user, size_t bytes, size_t alignment);
     void (*release)(void *user, void *pointer);
+    bool (*charge)(void *user, size_t bytes);
+    void (*discharge)(void *user, size_t bytes);
     void *user; /* borrowed until the engine is closed */
 } sluice_allocator;
 
 typedef struct sluice_engine_options {
     const char *model_path;
-    uint64_t mem_budget_bytes; /* of the whole process; 0: the smallest of cgroup limits and available memory */
+    uint64_t mem_budget_bytes; /* of the whole process; 0: found, see sluice_engine_plan */
     uint32_t context_length;   /* positions of a session's KV cache; 0: the smaller of the model's and 4096 */
     uint32_t n_sessions;       /* KV caches to plan for; 0: 1 */
     uint32_t n_threads;        /* 0: usable physical cores */
@@ -155,7 +159,8 @@ typedef struct sluice_engine_options {
 /* All zero, which means the defaults above. */
 SLUICE_API void sluice_engine_options_init(sluice_engine_options *options);
 
-/* What an engine uses of its budget, known before a weight is read; bytes. */
+/* What an engine uses of its budget, known before a weight is read; bytes. The parts from dense to other, and n_slots
+ * times slot_bytes, are what sluice_engine_stats has by tag once all planned sessions are open. */
 typedef struct sluice_memory_plan {
     uint64_t budget_bytes;
     uint64_t process_bytes;    /* program, libraries, thread stacks, page tables */
@@ -176,7 +181,9 @@ typedef struct sluice_memory_plan {
     uint32_t context_length;
 } sluice_memory_plan;
 
-/* Read headers only and plan. SLUICE_ERROR_BUDGET, with a sentence that names every part and the floor, when it cannot
+/* Read headers only and plan. A budget of 0 is the smallest of physical memory, available memory and the limits of all
+ * memory cgroups above this process (version 1 and 2), less a reserve of a sixteenth, at most 256 MiB; one that is given
+ * is taken as it is. SLUICE_ERROR_BUDGET, with a sentence that names every part and the floor, when it cannot
  * fit; `plan` is filled then too. */
 SLUICE_API SLUICE_NODISCARD sluice_status sluice_engine_plan(const sluice_engine_options *options,
                                                              sluice_memory_plan *plan, sluice_error *error);
@@ -189,7 +196,21 @@ SLUICE_API SLUICE_NODISCARD sluice_status sluice_engine_open(sluice_engine **out
 SLUICE_API void sluice_engine_close(sluice_engine **engine);
 
 SLUICE_API const sluice_vocabulary *sluice_engine_vocabulary(const sluice_engine *engine);
-SLUICE_API const sluice_memory_plan *sluice_engine_memory_plan(const sluice_engine *engine);
+/* The plan in force. Safe from any thread. */
+SLUICE_API void sluice_engine_memory_plan_get(sluice_engine *engine, sluice_memory_plan *plan);
+/* Change the budget while the engine runs: how many experts stay in memory follows, results do not. The chunk and the
+ * sessions stay as planned at open, so floor_bytes is now the floor with these. 0: found again, as at open; what the
+ * engine holds counts as available. Safe from any thread while sessions run, but not from a log function.
+ *
+ * Raising makes room at once. Lowering evicts the experts in the last slots, whatever they are worth, and returns when
+ * the memory is back with the kernel; an evaluation in progress goes on, its step holds the call up only while it
+ * computes with experts that are to go. `plan` (may be NULL) receives the new plan, also a refused one.
+ *
+ * Errors, with nothing changed: BUDGET below the floor, with a sentence that names every part; NO_MEMORY; SYSTEM where
+ * the system had no addresses for so many slots when the engine was opened. SYSTEM also when the kernel does not take
+ * the memory back: the experts are gone then, and the plan stays. */
+SLUICE_API SLUICE_NODISCARD sluice_status sluice_engine_set_budget(sluice_engine *engine, uint64_t mem_budget_bytes,
+                                                                   sluice_memory_plan *plan, sluice_error *error);
 SLUICE_API uint32_t sluice_engine_n_vocab(const sluice_engine *engine);
 SLUICE_API const char *sluice_engine_model_name(const sluice_engine *engine); /* general.name, or the file's name */
 SLUICE_API const char *sluice_engine_isa(const sluice_engine *engine);        /* "avx2" */

@@ -65,12 +65,13 @@ static sluice_status make_prompt(benchmark *self, sluice_error *error)
     self->n_prompt = (size_t)sl_options_integer(options, SL_OPTION_PROMPT_TOKENS);
     self->n_generated = (uint32_t)sl_options_integer(options, SL_OPTION_GENERATED_TOKENS);
     uint64_t n_positions = self->n_prompt + self->n_generated;
-    uint32_t context_length = sluice_engine_memory_plan(self->model.engine)->context_length;
-    if (n_positions > context_length) {
+    sluice_memory_plan plan;
+    sluice_engine_memory_plan_get(self->model.engine, &plan);
+    if (n_positions > plan.context_length) {
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
                             "%zu prompt tokens and %" PRIu32 " generated ones need a context of %" PRIu64
                             " positions, found %" PRIu32 "; give a larger --ctx, or smaller numbers",
-                            self->n_prompt, self->n_generated, n_positions, context_length);
+                            self->n_prompt, self->n_generated, n_positions, plan.context_length);
     }
     self->prompt = sl_alloc(&self->model.console->memory, SL_MEMORY_OTHER, self->n_prompt, sizeof *self->prompt);
     if (self->prompt == NULL) {

@@ -69,7 +69,9 @@ static sluice_status read_text(perplexity *self, sluice_error *error)
                            self->text.length, false, false, &self->tokens, &self->n_tokens, error));
     sl_text_fini(&self->text);
     self->n_vocab = sluice_engine_n_vocab(self->model.engine);
-    self->window = sluice_engine_memory_plan(self->model.engine)->context_length;
+    sluice_memory_plan plan;
+    sluice_engine_memory_plan_get(self->model.engine, &plan);
+    self->window = plan.context_length;
     self->n_windows = self->n_tokens / self->window;
     if (self->n_windows == 0 || self->window < 2) {
         return sl_error_set(

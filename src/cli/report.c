@@ -9,12 +9,13 @@
 
 void sl_report_init(sl_report *report, sluice_engine *engine)
 {
-    const sluice_memory_plan *plan = sluice_engine_memory_plan(engine);
+    sluice_memory_plan plan;
+    sluice_engine_memory_plan_get(engine, &plan);
     *report = (sl_report){.model = sluice_engine_model_name(engine),
                           .isa = sluice_engine_isa(engine),
                           .io_backend = sluice_engine_io_backend(engine),
                           .threads = sluice_engine_n_threads(engine),
-                          .mem_budget_bytes = plan->budget_bytes};
+                          .mem_budget_bytes = plan.budget_bytes};
     sluice_engine_stats *stats = &report->engine;
     sluice_engine_stats_get(engine, stats);
     if (stats->expert_requests > 0) {

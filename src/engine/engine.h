@@ -35,7 +35,8 @@ SLUICE_NODISCARD sluice_status sl_model_vocabulary_init(sluice_vocabulary *vocab
 void sl_model_vocabulary_fini(sluice_vocabulary *vocabulary);
 
 struct sluice_engine {
-    sl_memory memory;
+    sluice_allocator allocator; /* the caller's; zero for the C library */
+    sl_memory memory;           /* everything but this struct */
     sl_log log;
     sluice_log_level log_level;
     void (*log_function)(void *user, sluice_log_level level, const char *line); /* borrowed */
@@ -64,19 +65,24 @@ struct sluice_engine {
     sl_store_file *store_files; /* owned; [n_files] */
     sl_store_config store_config;
     sl_dense dense;
-    sluice_memory_plan plan;
+    sl_store_plan store_plan;   /* of a single slot */
+    sluice_memory_plan plan;    /* as opened: what of it can change later is in current_plan */
+    uint64_t resident_before;   /* of the process, by the kernel's figure, before anything was opened */
     uint64_t *pins;             /* owned; [expert layers][mask words]; NULL: no expert is pinned */
     sl_read_fault_plan *faults; /* borrowed; NULL outside tests */
 
     /* Loaded. */
-    sl_workers *workers;      /* owned */
-    sl_store *store;          /* owned */
-    sl_predictor *predictor;  /* owned; guarded by: run_lock; NULL: nothing is read ahead */
-    sl_executor *executor;    /* owned; guarded by: run_lock */
-    void *body_arena;         /* owned; guarded by: run_lock */
-    void *head_arena;         /* owned; guarded by: run_lock */
-    pthread_mutex_t run_lock; /* one chunk of one session at a time */
-    atomic_uint n_sessions;   /* open now */
+    sl_workers *workers;             /* owned */
+    sl_store *store;                 /* owned */
+    sl_predictor *predictor;         /* owned; guarded by: run_lock; NULL: nothing is read ahead */
+    sl_executor *executor;           /* owned; guarded by: run_lock */
+    void *body_arena;                /* owned; guarded by: run_lock */
+    void *head_arena;                /* owned; guarded by: run_lock */
+    pthread_mutex_t run_lock;        /* one chunk of one session at a time */
+    atomic_uint n_sessions;          /* open now */
+    pthread_mutex_t budget_lock;     /* held while the budget changes */
+    pthread_mutex_t plan_lock;       /* held for a moment */
+    sluice_memory_plan current_plan; /* guarded by: plan_lock */
 };
 
 struct sluice_session {
@@ -113,6 +119,22 @@ SLUICE_NODISCARD sluice_status sl_engine_read_pins(sluice_engine *engine, const 
 /* Fill engine->plan from what was prepared (engine/plan.c). */
 SLUICE_NODISCARD sluice_status sl_engine_make_plan(sluice_engine *engine, const sluice_engine_options *options,
                                                    sluice_error *error);
+
+/* The plan of a running engine with another budget: `plan` is the present one, with the new budget in it. Everything
+ * but the slots stays. BUDGET leaves it filled. */
+SLUICE_NODISCARD sluice_status sl_engine_plan_again(const sluice_engine *engine, sluice_memory_plan *plan,
+                                                    sluice_error *error);
+
+/* What memory there is; bytes. */
+typedef struct sl_memory_limits {
+    uint64_t cgroup_bytes;    /* UINT64_MAX: no limit */
+    uint64_t available_bytes; /* 0: unknown */
+    uint64_t physical_bytes;  /* 0: unknown */
+    uint64_t held_bytes;      /* by the engine already, which is therefore not available */
+} sl_memory_limits;
+/* The budget that is taken when none is given (engine/budget.c). */
+uint64_t sl_budget_within(const sl_memory_limits *limits);
+uint64_t sl_engine_automatic_budget(const sluice_engine *engine);
 
 /* Bytes of one session's caches, and where a state of the body graph starts in them. */
 uint64_t sl_engine_kv_bytes(const sluice_engine *engine);

@@ -3,8 +3,9 @@
  * Invariants
  *  (1) Opening is preparing (headers only), then loading; a failure at any point releases everything through close.
  *  (2) Every byte comes from the engine's own account; after close the account is empty.
- *  (3) Programs, weights and plan are immutable once open returns; what a run writes is guarded by run_lock or belongs
- * to a session. Lock order: run_lock, then the store's lock. */
+ *  (3) Programs, weights and `plan` are immutable once open returns; what a run writes is guarded by run_lock or belongs
+ *      to a session; what a new budget writes is current_plan and the store's. Lock order: run_lock,
+ *      budget_lock, the store's. */
 #include "engine/engine.h"
 
 #include <stdlib.h>
@@ -24,37 +25,56 @@ static void release_to_caller(void *user, void *pointer)
     allocator->release(allocator->user, pointer);
 }
 
+static bool charge_to_caller(void *user, size_t bytes)
+{
+    const sluice_allocator *allocator = user;
+    return allocator->charge == NULL || allocator->charge(allocator->user, bytes);
+}
+
+static void discharge_to_caller(void *user, size_t bytes)
+{
+    const sluice_allocator *allocator = user;
+    if (allocator->discharge != NULL) {
+        allocator->discharge(allocator->user, bytes);
+    }
+}
+
 static sluice_engine *create(const sluice_allocator *allocator)
 {
-    sl_memory_source source = {.allocate = allocate_from_caller, .release = release_to_caller, .user = NULL};
-    sluice_engine *engine = NULL;
-    if (allocator == NULL) {
-        engine = calloc(1, sizeof *engine);
-    } else {
-        engine = allocator->allocate(allocator->user, sizeof *engine + sizeof *allocator, 64);
-        if (engine != NULL) {
-            memset(engine, 0, sizeof *engine);
-            source.user = memcpy(engine + 1, allocator, sizeof *allocator);
-        }
+    sluice_engine *engine =
+        allocator == NULL ? malloc(sizeof *engine) : allocator->allocate(allocator->user, sizeof *engine, 64);
+    if (engine == NULL) {
+        return NULL;
     }
-    if (engine != NULL) {
-        sl_memory_init(&engine->memory, allocator == NULL ? NULL : &source);
-        sl_graph_init(&engine->body_graph, &engine->memory);
-        sl_graph_init(&engine->head_graph, &engine->memory);
-        pthread_mutex_init(&engine->run_lock, NULL);
+    memset(engine, 0, sizeof *engine);
+    sl_memory_source source = {.allocate = allocate_from_caller,
+                               .release = release_to_caller,
+                               .charge = charge_to_caller,
+                               .discharge = discharge_to_caller,
+                               .user = &engine->allocator};
+    if (allocator != NULL) {
+        engine->allocator = *allocator;
     }
+    sl_memory_init(&engine->memory, allocator == NULL ? NULL : &source);
+    sl_graph_init(&engine->body_graph, &engine->memory);
+    sl_graph_init(&engine->head_graph, &engine->memory);
+    pthread_mutex_init(&engine->run_lock, NULL);
+    pthread_mutex_init(&engine->budget_lock, NULL);
+    pthread_mutex_init(&engine->plan_lock, NULL);
+    engine->resident_before = sl_process_resident_bytes();
     return engine;
 }
 
 static void destroy(sluice_engine *engine)
 {
     pthread_mutex_destroy(&engine->run_lock);
-    sluice_allocator *allocator = engine->memory.source.user;
-    if (allocator == NULL) {
+    pthread_mutex_destroy(&engine->budget_lock);
+    pthread_mutex_destroy(&engine->plan_lock);
+    sluice_allocator allocator = engine->allocator;
+    if (allocator.release == NULL) {
         free(engine);
     } else {
-        sluice_allocator copy = *allocator;
-        copy.release(copy.user, engine);
+        allocator.release(allocator.user, engine);
     }
 }
 
@@ -155,6 +175,7 @@ sluice_status sl_engine_open_with_faults(sluice_engine **out, const sluice_engin
         sluice_engine_close(&engine);
         return status;
     }
+    engine->current_plan = engine->plan;
     log_start(engine);
     *out = engine;
     return SLUICE_OK;
@@ -186,11 +207,6 @@ void sluice_engine_options_init(sluice_engine_options *options)
 const sluice_vocabulary *sluice_engine_vocabulary(const sluice_engine *engine)
 {
     return &engine->vocabulary;
-}
-
-const sluice_memory_plan *sluice_engine_memory_plan(const sluice_engine *engine)
-{
-    return &engine->plan;
 }
 
 uint32_t sluice_engine_n_vocab(const sluice_engine *engine)
@@ -250,6 +266,7 @@ void sluice_engine_stats_get(sluice_engine *engine, sluice_engine_stats *stats)
     for (uint32_t i = 0; i < SLUICE_MEMORY_TAGS; i++) {
         stats->mem_by_tag[i] = atomic_load_explicit(&engine->memory.bytes[i], memory_order_relaxed);
     }
+    stats->mem_by_tag[SL_MEMORY_OTHER] += sizeof *engine;
 }
 
 void sluice_engine_stats_reset(sluice_engine *engine)

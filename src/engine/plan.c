@@ -7,13 +7,13 @@
  * Invariants
  *  (1) The floor is the plan with the smallest chunk allowed and the slots that one token needs in one layer; a
  *      budget of exactly the floor is accepted, and the same file and options always give the same floor.
- *  (2) total_bytes <= budget_bytes in every accepted plan. */
+ *  (2) total_bytes <= budget_bytes in every accepted plan.
+ *  (3) Of a running engine only the slots, the page tables that follow from them, and the budget change. */
 #include "engine/engine.h"
 
 #include <inttypes.h>
 
 #include "base/checked.h"
-#include "os/limits.h"
 #include "os/thread.h"
 
 /* What the kernel counts for this process beyond the account: the program and its libraries, the heap's own overhead,
@@ -23,8 +23,6 @@ static const uint64_t process_base_bytes = UINT64_C(5) << 20;
 static const uint64_t stack_bytes_touched = UINT64_C(64) << 10;
 /* Page tables take 8 bytes for each page of 4 KiB. */
 static const uint64_t page_table_share = 512;
-/* Kept free when the budget is found automatically. */
-static const uint64_t automatic_reserve_bytes = UINT64_C(256) << 20;
 
 static uint64_t saturating_add(uint64_t a, uint64_t b)
 {
@@ -77,17 +75,6 @@ static uint64_t activation_bytes(const sluice_engine *engine, uint32_t chunk)
            sl_executor_cost(&limits, engine->n_threads) + engine->n_sessions_planned * sl_session_cost(engine);
 }
 
-static uint64_t automatic_budget(void)
-{
-    uint64_t budget = sl_cgroup_memory_limit();
-    uint64_t available = sl_machine_available_bytes();
-    uint64_t physical = sl_machine_physical_bytes();
-    budget = available > 0 && available < budget ? available : budget;
-    budget = physical > 0 && physical < budget ? physical : budget;
-    uint64_t reserve = budget / 16 < automatic_reserve_bytes ? budget / 16 : automatic_reserve_bytes;
-    return budget - reserve;
-}
-
 /* Everything but the expert arena. */
 static uint64_t total_without_slots(const sluice_memory_plan *plan)
 {
@@ -100,62 +87,51 @@ static uint64_t total_without_slots(const sluice_memory_plan *plan)
     return total;
 }
 
-static sluice_status estimate_slots(const sluice_engine *engine, uint64_t n_slots, sl_store_plan *store_plan,
-                                    sluice_error *error)
+/* Total with `n_slots` slots; also sets the part of the process, which depends on their number: touched memory has page
+ * tables. */
+static uint64_t total_with_slots(const sluice_engine *engine, sluice_memory_plan *plan, uint64_t n_slots)
 {
-    sl_store_config config = engine->store_config;
-    config.n_slots = n_slots;
-    return sl_store_estimate(&config, store_plan, error);
-}
-
-/* Total with `n_slots` slots; also sets the parts that depend on their number. */
-static sluice_status total_with_slots(const sluice_engine *engine, sluice_memory_plan *plan, uint64_t n_slots,
-                                      uint64_t *total, sluice_error *error)
-{
-    sl_store_plan store_plan;
-    SL_TRY(estimate_slots(engine, n_slots, &store_plan, error));
-    plan->io_bytes = store_plan.fixed_bytes;
-    plan->slot_bytes = store_plan.slot_bytes;
+    const sl_store_plan *store_plan = &engine->store_plan;
+    uint64_t slots_bytes = saturating_multiply(n_slots, plan->slot_bytes);
     uint64_t touched = saturating_add(saturating_add(plan->dense_bytes, plan->kv_bytes),
-                                      saturating_add(plan->activation_bytes, store_plan.slots_bytes));
-    plan->process_bytes = process_base_bytes + (engine->n_threads + store_plan.n_read_threads) * stack_bytes_touched +
-                          touched / page_table_share;
-    plan->process_bytes += store_plan.kernel_bytes;
-    *total = saturating_add(total_without_slots(plan), store_plan.slots_bytes);
-    return SLUICE_OK;
+                                      saturating_add(plan->activation_bytes, slots_bytes));
+    plan->process_bytes = process_base_bytes + (engine->n_threads + store_plan->n_read_threads) * stack_bytes_touched +
+                          touched / page_table_share + store_plan->kernel_bytes;
+    return saturating_add(total_without_slots(plan), slots_bytes);
 }
 
-/* The most slots whose total stays within the budget; the total grows with the slots, so halving finds it. */
-static sluice_status most_slots(const sluice_engine *engine, sluice_memory_plan *plan, sluice_error *error)
+/* The most slots whose total stays within the budget, of which the fewest do; the total grows with the slots, so halving
+ * finds it. */
+static void take_most_slots(const sluice_engine *engine, sluice_memory_plan *plan)
 {
     uint64_t low = plan->minimum_slots;
     uint64_t high = plan->maximum_slots;
-    uint64_t total = 0;
     while (low < high) {
         uint64_t middle = low + (high - low + 1) / 2;
-        SL_TRY(total_with_slots(engine, plan, middle, &total, error));
-        if (total <= plan->budget_bytes) {
+        if (total_with_slots(engine, plan, middle) <= plan->budget_bytes) {
             low = middle;
         } else {
             high = middle - 1;
         }
     }
     plan->n_slots = low;
-    return total_with_slots(engine, plan, low, &plan->total_bytes, error);
+    plan->total_bytes = total_with_slots(engine, plan, low);
 }
 
-static sluice_status refuse(const sluice_memory_plan *plan, sluice_error *error)
+/* The parts are those of the floor. `advice` ends the sentence. */
+static sluice_status refuse(sluice_memory_plan *plan, const char *advice, sluice_error *error)
 {
-    return sl_error_set(error, SLUICE_ERROR_BUDGET,
-                        "a memory budget of %" PRIu64 " bytes is too small by %" PRIu64 ": process %" PRIu64
-                        ", dense weights %" PRIu64 ", KV cache %" PRIu64 " (%u positions), activations %" PRIu64
-                        ", I/O %" PRIu64 ", vocabulary %" PRIu64 ", other %" PRIu64 ", %" PRIu64
-                        " expert slots of %" PRIu64 " bytes each; the smallest budget that works is %" PRIu64
-                        " bytes (--mem %" PRIu64 "); a smaller --ctx lowers it",
-                        plan->budget_bytes, plan->floor_bytes - plan->budget_bytes, plan->process_bytes,
-                        plan->dense_bytes, plan->kv_bytes, plan->context_length, plan->activation_bytes, plan->io_bytes,
-                        plan->text_bytes, plan->other_bytes, plan->minimum_slots, plan->slot_bytes, plan->floor_bytes,
-                        plan->floor_bytes);
+    plan->n_slots = plan->minimum_slots;
+    plan->total_bytes = plan->floor_bytes;
+    return sl_error_set(
+        error, SLUICE_ERROR_BUDGET,
+        "a memory budget of %" PRIu64 " bytes is too small by %" PRIu64 ": process %" PRIu64 ", dense weights %" PRIu64
+        ", KV cache %" PRIu64 " (%u positions), activations %" PRIu64 ", I/O %" PRIu64 ", vocabulary %" PRIu64
+        ", other %" PRIu64 ", %" PRIu64 " expert slots of %" PRIu64
+        " bytes each; the smallest budget that works is %" PRIu64 " bytes (--mem %" PRIu64 "); %s",
+        plan->budget_bytes, plan->floor_bytes - plan->budget_bytes, plan->process_bytes, plan->dense_bytes,
+        plan->kv_bytes, plan->context_length, plan->activation_bytes, plan->io_bytes, plan->text_bytes,
+        plan->other_bytes, plan->minimum_slots, plan->slot_bytes, plan->floor_bytes, plan->floor_bytes, advice);
 }
 
 /* The largest chunk whose activations take at most a quarter of what the floor leaves. */
@@ -184,7 +160,8 @@ static void plan_chunk(sluice_engine *engine, uint32_t chunk)
     plan->prefill_chunk = chunk;
     plan->activation_bytes = activation_bytes(engine, chunk);
     plan->other_bytes =
-        account_bytes(engine, SL_MEMORY_OTHER) + sizeof(sluice_engine) + sl_workers_cost(engine->n_threads) +
+        account_bytes(engine, SL_MEMORY_OTHER) + sizeof *engine + engine->store_plan.other_bytes +
+        sl_workers_cost(engine->n_threads) +
         (engine->predictor_config.kind == SL_PREFETCH_NONE ? 0 : sl_predictor_cost(&engine->predictor_config));
     for (uint32_t i = sl_engine_bucket(engine, chunk) + 1; i < SL_BODY_BUCKETS; i++) {
         plan->other_bytes -= engine->body_cost[i];
@@ -197,18 +174,21 @@ static void plan_fixed_parts(sluice_engine *engine, const sluice_engine_options 
     const sl_hyper *hyper = &engine->model->hyper;
     uint32_t trained = hyper->n_context_trained;
     plan->context_length = options->context_length > 0 ? options->context_length : trained < 4096 ? trained : 4096;
-    plan->budget_bytes = options->mem_budget_bytes > 0 ? options->mem_budget_bytes : automatic_budget();
+    plan->budget_bytes = options->mem_budget_bytes > 0 ? options->mem_budget_bytes : sl_engine_automatic_budget(engine);
     plan->minimum_slots = hyper->n_experts_used;
     plan->maximum_slots = (uint64_t)engine->model->n_expert_layers * hyper->n_experts;
     uint64_t kv_bytes = saturating_add(sl_engine_kv_bytes(engine), sl_memory_cost(0, 4096));
     plan->kv_bytes = saturating_multiply(engine->n_sessions_planned, kv_bytes);
     plan->dense_bytes = engine->dense.cost_bytes;
     plan->text_bytes = account_bytes(engine, SL_MEMORY_TEXT);
+    plan->io_bytes = engine->store_plan.io_bytes;
+    plan->slot_bytes = engine->store_plan.slot_bytes;
 }
 
 sluice_status sl_engine_make_plan(sluice_engine *engine, const sluice_engine_options *options, sluice_error *error)
 {
     sluice_memory_plan *plan = &engine->plan;
+    SL_TRY(sl_store_estimate(&engine->store_config, &engine->store_plan, error));
     plan_fixed_parts(engine, options);
     uint32_t smallest = options->prefill_chunk > 0 ? options->prefill_chunk : 1;
     uint32_t largest = options->prefill_chunk > 0 ? options->prefill_chunk : SL_MAX_CHUNK;
@@ -216,17 +196,26 @@ sluice_status sl_engine_make_plan(sluice_engine *engine, const sluice_engine_opt
         largest /= 2;
     }
     plan_chunk(engine, largest);
-    SL_TRY(total_with_slots(engine, plan, plan->maximum_slots, &plan->resident_bytes, error));
+    plan->resident_bytes = total_with_slots(engine, plan, plan->maximum_slots);
     plan_chunk(engine, smallest);
-    SL_TRY(total_with_slots(engine, plan, plan->minimum_slots, &plan->floor_bytes, error));
+    plan->floor_bytes = total_with_slots(engine, plan, plan->minimum_slots);
     if (plan->floor_bytes > plan->budget_bytes) {
-        plan->n_slots = plan->minimum_slots;
-        plan->total_bytes = plan->floor_bytes;
-        return refuse(plan, error);
+        return refuse(plan, "a smaller --ctx lowers it", error);
     }
     plan_chunk(engine, choose_chunk(engine, smallest, largest));
     engine->limits.max_rows = plan->prefill_chunk < SL_HEAD_ROWS ? SL_HEAD_ROWS : plan->prefill_chunk;
-    SL_TRY(most_slots(engine, plan, error));
+    take_most_slots(engine, plan);
     engine->store_config.n_slots = plan->n_slots;
+    return SLUICE_OK;
+}
+
+sluice_status sl_engine_plan_again(const sluice_engine *engine, sluice_memory_plan *plan, sluice_error *error)
+{
+    plan->resident_bytes = total_with_slots(engine, plan, plan->maximum_slots);
+    plan->floor_bytes = total_with_slots(engine, plan, plan->minimum_slots);
+    if (plan->floor_bytes > plan->budget_bytes) {
+        return refuse(plan, "all but the slots is as this engine was opened", error);
+    }
+    take_most_slots(engine, plan);
     return SLUICE_OK;
 }

@@ -89,7 +89,7 @@ void sl_store_counters_reset(sl_store *store)
         store->meters[i_meter].counters = (sl_store_counters){0};
         store->meters[i_meter].busy_since_ns = now_ns;
     }
-    for (uint32_t index = 0; index < store->geometry.n_slots; index++) {
+    for (uint32_t index = 0; index < store->max_slots; index++) {
         const sl_slot *slot = &store->slots[index];
         if (slot->state != SL_SLOT_ABSENT && slot->unasked) {
             store->meters[slot->layer].counters.prefetch_issued++;

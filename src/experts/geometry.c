@@ -13,16 +13,12 @@
 #include <inttypes.h>
 
 #include "base/checked.h"
-#include "os/pages.h"
 
 enum {
     MIN_PIECE_ALIGNMENT = 64, /* a cache line, where nothing asks for more */
     SLOT_ALIGNMENT = 4096,
     MAX_DIRECT_ALIGNMENT = 1024 * 1024
 };
-
-/* From here on a huge page of alignment is lost in the noise. */
-static const uint64_t large_arena_bytes = 64 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
 static const uint64_t max_experts = (uint64_t)1 << 28;
 
@@ -172,7 +168,6 @@ static sluice_status measure_experts(const sl_store_config *config, sl_store_geo
     }
     uint64_t alignment = geometry->piece_alignment > SLOT_ALIGNMENT ? geometry->piece_alignment : SLOT_ALIGNMENT;
     geometry->slot_bytes = round_up(largest == 0 ? 1 : largest, alignment);
-    geometry->arena_alignment = alignment;
     return SLUICE_OK;
 }
 
@@ -192,17 +187,13 @@ sluice_status sl_store_geometry_of(const sl_store_config *config, uint64_t n_slo
     }
     SL_TRY(check_files(config, geometry, error));
     SL_TRY(measure_experts(config, geometry, error));
-    if (n_slots < 1 || n_slots >= UINT32_MAX ||
-        !sl_checked_multiply(n_slots, geometry->slot_bytes, &geometry->arena_bytes) ||
-        geometry->arena_bytes > INT64_MAX / 2) {
+    uint64_t arena_bytes = 0;
+    if (n_slots < 1 || n_slots >= UINT32_MAX || !sl_checked_multiply(n_slots, geometry->slot_bytes, &arena_bytes) ||
+        arena_bytes > INT64_MAX / 2) {
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
                             "expected 1 or more expert slots that fit into memory, found %" PRIu64 " of %" PRIu64
                             " bytes",
                             n_slots, geometry->slot_bytes);
-    }
-    geometry->n_slots = (uint32_t)n_slots;
-    if (geometry->arena_bytes >= large_arena_bytes && geometry->arena_alignment < SL_HUGE_PAGE_BYTES) {
-        geometry->arena_alignment = SL_HUGE_PAGE_BYTES;
     }
     return SLUICE_OK;
 }

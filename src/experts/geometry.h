@@ -26,14 +26,11 @@ typedef struct sl_expert_layout {
 /* Every size the store needs, checked. Valid as long as the configuration it came from. */
 typedef struct sl_store_geometry {
     uint64_t piece_alignment; /* of pieces within a slot: a power of two */
-    uint64_t arena_alignment;
-    uint64_t slot_bytes;  /* of the largest expert, a multiple of piece_alignment and of 4096 */
-    uint64_t arena_bytes; /* n_slots * slot_bytes */
-    uint64_t n_total;     /* n_layers * n_experts */
-    uint32_t n_slots;
+    uint64_t slot_bytes;      /* of the largest expert, a multiple of piece_alignment and of 4096 */
+    uint64_t n_total;         /* n_layers * n_experts */
 } sl_store_geometry;
 
-/* Check the whole configuration but for what the read engine checks. */
+/* Check the whole configuration but for what the read engine checks, and that `n_slots` slots have a size. */
 SLUICE_NODISCARD sluice_status sl_store_geometry_of(const sl_store_config *config, uint64_t n_slots,
                                                     sl_store_geometry *geometry, sluice_error *error);
 

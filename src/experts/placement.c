@@ -108,7 +108,8 @@ static const sl_ranking placement_ranking = {
 static sl_placement_config pool_config_of(const sl_policy_config *config)
 {
     return (sl_placement_config){.n_experts = config->n_experts,
-                                 .budget = config->n_slots / config->n_layers,
+                                 .budget =
+                                     (config->n_in_use > 0 ? config->n_in_use : config->n_slots) / config->n_layers,
                                  .refresh = SL_PLACEMENT_EVERY_STEPS,
                                  .interval = REFRESH_TOKENS,
                                  .margin = margin,

@@ -28,7 +28,8 @@ typedef struct sl_policy_config {
     uint32_t n_layers;
     uint32_t n_experts; /* per layer */
     uint32_t n_used;    /* by one token in one layer; 0 counts as 1 */
-    uint32_t n_slots;   /* the most there will ever be; all of them are in use at first */
+    uint32_t n_slots;   /* the most there will ever be */
+    uint32_t n_in_use;  /* of them at first; 0: all */
     /* PINNED: bits of each layer's experts [n_layers][mask_words]; borrowed during open. NULL: none is pinned. */
     const uint64_t *pinned;
     sl_memory *memory; /* borrowed for the policy's life */

@@ -329,7 +329,7 @@ sluice_status sl_policy_open_ranked(sl_policy **policy, const sl_policy_config *
         ranked_close(&self->policy);
         return sl_error_no_memory(error, sl_policy_ranked_cost(config), "the eviction policy");
     }
-    ranked_limit(&self->policy, config->n_slots);
+    ranked_limit(&self->policy, config->n_in_use > 0 ? config->n_in_use : config->n_slots);
     *policy = &self->policy;
     return SLUICE_OK;
 }

@@ -16,11 +16,6 @@
 
 #include "os/clock.h"
 
-static void unpin(sl_store *store, uint32_t slot)
-{
-    store->slots[slot].n_pins--;
-}
-
 /* An entry without a slot gets one that its expert has already. */
 static void join(sl_store *store, sl_store_request *request, uint32_t i_entry, uint32_t slot, sl_entry_state state)
 {
@@ -95,7 +90,7 @@ void sl_requests_fail_slot(sl_store *store, uint32_t slot, const sluice_error *e
             if (!sl_entry_holds(word) || sl_entry_slot_of(word) != slot) {
                 continue;
             }
-            unpin(store, slot);
+            sl_slot_unpin(store, slot);
             request->progress[i_entry] = sl_entry_word(SL_ENTRY_FAILED, SL_NO_SLOT);
             if (request->status == SLUICE_OK) {
                 request->status = error->status;
@@ -288,7 +283,7 @@ static uint32_t deliver(sl_store *store, sl_store_request *request, sl_expert_vi
 /* Whether a slot that is being read, and that nobody holds, will be there for who waits. */
 static bool a_slot_will_come(const sl_store *store)
 {
-    for (uint32_t index = 0; index < store->geometry.n_slots; index++) {
+    for (uint32_t index = 0; index < store->n_slots; index++) {
         if (store->slots[index].state == SL_SLOT_READING && store->slots[index].n_pins == 0) {
             return true;
         }
@@ -359,7 +354,7 @@ void sl_store_release(sl_store *store, sl_store_request *request, const sl_exper
         request->progress[view->index] == sl_entry_word(SL_ENTRY_DELIVERED, view->slot)) {
         request->progress[view->index] = sl_entry_word(SL_ENTRY_RELEASED, SL_NO_SLOT);
         request->n_released++;
-        unpin(store, view->slot);
+        sl_slot_unpin(store, view->slot);
         sl_requests_give_slots(store);
         sl_hints_read(store);
     }
@@ -377,7 +372,7 @@ void sl_store_end(sl_store *store, sl_store_request *request)
         *link = request->next;
         for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
             if (sl_entry_holds(request->progress[i_entry])) {
-                unpin(store, sl_entry_slot_of(request->progress[i_entry]));
+                sl_slot_unpin(store, sl_entry_slot_of(request->progress[i_entry]));
             }
         }
         sl_requests_give_slots(store);

@@ -9,11 +9,7 @@
 
 void sl_slots_init(sl_store *store)
 {
-    uint32_t n_slots = store->geometry.n_slots;
-    for (uint32_t slot = 0; slot < n_slots; slot++) {
-        store->slots[slot].next_free = slot + 1 < n_slots ? slot + 1 : SL_NO_SLOT;
-    }
-    store->first_free = 0;
+    store->first_free = SL_NO_SLOT;
     for (uint64_t place = 0; place < store->geometry.n_total; place++) {
         store->slot_of_expert[place] = SL_NO_SLOT;
     }
@@ -49,8 +45,12 @@ static void empty_slot(sl_store *store, uint32_t index)
     *sl_slot_place(store, slot->layer, slot->expert) = SL_NO_SLOT;
     store->policy->type->evict(store->policy, index);
     slot->state = SL_SLOT_ABSENT;
-    slot->next_free = store->first_free;
-    store->first_free = index;
+    if (index < store->n_slots) {
+        slot->next_free = store->first_free;
+        store->first_free = index;
+    } else if (--store->n_leaving == 0) {
+        pthread_cond_broadcast(&store->slots_left);
+    }
 }
 
 static bool request_holds(const sl_store_request *request, uint32_t slot)
@@ -65,14 +65,17 @@ static bool request_holds(const sl_store_request *request, uint32_t slot)
 
 /* The first slot in the policy's order that may be emptied. A slot that `request` itself still holds ends the search:
  * the request will release it, and taking a younger one instead would make what is resident afterwards depend on which
- * read was the faster. Slots that others hold are passed over, because nothing says when they are released. With
- * `spare`, so are those of experts that a hint names. */
+ * read was the faster. Slots that others hold are passed over, because nothing says when they are released, and those
+ * beyond the ones in use. With `spare`, so are those of experts that a hint names. */
 static uint32_t find_victim(sl_store *store, const sl_store_request *request, bool spare)
 {
     const sl_policy *policy = store->policy;
     for (uint32_t index = policy->type->first_victim(policy); index != SL_NO_SLOT;
          index = policy->type->next_victim(policy, index)) {
         const sl_slot *slot = &store->slots[index];
+        if (index >= store->n_slots) {
+            continue;
+        }
         if (slot->n_pins == 0 && slot->state == SL_SLOT_READY &&
             !(spare && sl_hints_name(store, slot->layer, slot->expert))) {
             return index;
@@ -89,6 +92,68 @@ static void evict(sl_store *store, uint32_t victim)
 {
     store->meters[store->slots[victim].layer].counters.evictions++;
     empty_slot(store, victim);
+}
+
+/* A slot beyond those in use keeps its expert only as long as somebody needs it there. */
+static void evict_if_leaving(sl_store *store, uint32_t index)
+{
+    const sl_slot *slot = &store->slots[index];
+    if (index >= store->n_slots && slot->state == SL_SLOT_READY && slot->n_pins == 0) {
+        evict(store, index);
+    }
+}
+
+void sl_slot_unpin(sl_store *store, uint32_t index)
+{
+    store->slots[index].n_pins--;
+    evict_if_leaving(store, index);
+}
+
+static void begin_using(sl_store *store, uint32_t begin, uint32_t end)
+{
+    for (uint32_t index = end; index-- > begin;) {
+        store->slots[index].next_free = store->first_free;
+        store->first_free = index;
+    }
+}
+
+static void stop_using(sl_store *store, uint32_t begin, uint32_t end)
+{
+    uint32_t *link = &store->first_free;
+    while (*link != SL_NO_SLOT) {
+        if (*link >= begin) {
+            *link = store->slots[*link].next_free;
+        } else {
+            link = &store->slots[*link].next_free;
+        }
+    }
+    for (uint32_t index = begin; index < end; index++) {
+        store->n_leaving += store->slots[index].state != SL_SLOT_ABSENT ? 1 : 0;
+    }
+    for (uint32_t index = begin; index < end; index++) {
+        if (index == store->filling) {
+            sl_slot_abandon(store, index);
+        } else {
+            evict_if_leaving(store, index);
+        }
+    }
+}
+
+void sl_slots_limit(sl_store *store, uint32_t n_slots)
+{
+    uint32_t n_before = store->n_slots;
+    store->n_slots = n_slots;
+    store->policy->type->limit(store->policy, n_slots);
+    if (n_slots > n_before) {
+        begin_using(store, n_before, n_slots);
+    } else {
+        stop_using(store, n_slots, n_before);
+    }
+    sl_requests_give_slots(store);
+    if (sl_requests_lack_slots(store)) {
+        pthread_cond_broadcast(&store->slot_ready); /* the slot they hoped for may be out of their reach */
+    }
+    sl_hints_read(store);
 }
 
 /* The first free slot is the expert's: ABSENT -> QUEUED. */
@@ -304,6 +369,7 @@ static void finish_reading(sl_store *store, uint32_t index)
     } else {
         counters->expert_bytes += slot->expert_bytes;
         become_ready(store, slot);
+        evict_if_leaving(store, index);
     }
 }
 

@@ -5,7 +5,7 @@
  *  (1) A slot whose n_pins is not 0, or that is READING, keeps its expert and its place; its bytes are not written
  *      except by the reads of that expert, before it becomes READY.
  *  (2) slot_of_expert[e] names the one slot of expert e, or none; every slot in QUEUED, READING or READY is named by
- *      exactly one expert, every ABSENT slot is on the free list and named by none.
+ *      exactly one expert, every ABSENT slot in use is on the free list, and no ABSENT slot is named by any.
  *  (3) n_pins of a slot is the number of entries of open requests in HIT, MISS or DELIVERED that name it.
  *  (4) A slot is READY only after every piece of its expert arrived whole from files that had not changed.
  *  (5) An expert is read once for all requests that want it: while an expert has a slot, no entry of a request that
@@ -16,13 +16,17 @@
  *  (7) What gives way follows from the order of the requests, not from the disk: the policy counts time in experts
  *      asked for, and a request larger than the store waits for the oldest of its own slots. It can depend on timing
  *      only where requests of several threads overlap, where one is ended before its reads arrived, after a failed
- *      read, and after hints.
+ *      read, after hints, and where the number of slots changes during a request.
  *  (8) A request blocks only while reads are in flight, or while it holds nothing and others hold the slots; where it
  *      would wait for its own releases, wait returns an error instead. What it has pinned and not delivered is never
  *      out of its caller's reach: the next wait delivers it. So requests that release what they hold before they wait
  *      again cannot block each other for ever.
  *  (9) Nothing is allocated after open: the reads lie beside their slots, a request's state in its caller's memory.
  * (10) A slot begins at a multiple of geometry.piece_alignment in the arena, and so does every piece in its slot.
+ * (11) The slots in use are those below n_slots. One beyond them is ABSENT, or READING, or READY and pinned: it takes
+ *      no new expert, and leaves its own when the last pin or the last read is gone. n_leaving counts those that are
+ *      not ABSENT. So a request waits for none of them but those it holds, and whoever made them fewer waits only for
+ *      what requests wait for too; by (8) it waits for ever only where a caller keeps what it was given.
  *
  * States of a slot
  *
@@ -34,31 +38,30 @@
  *      | `------------------------------------------------------'                        |
  *      |              [finish_reading: fail; finish_abandoned]                           |
  *      `---------------------------------------------------------------------------------'
- *                                 [sl_slot_take: the victim]
+ *             [sl_slot_take: the victim; beyond n_slots: sl_slots_limit, sl_slot_unpin, finish_reading]
  *
  *    QUEUED   the slot has its expert; its reads are not with the engine yet. Never seen while the lock is free.
  *    READING  the engine has n_started of its sl_reads; n_unfinished of all are not done. Those of who asks are started
  *             at once, those for a hint one after the other.
  *    READY    the bytes are there; evictable when n_pins is 0.
  *
- *    n_pins rises in [give_slots_to, join] and falls in [sl_store_release, sl_store_end, sl_requests_fail_slot].
+ *    n_pins rises in [give_slots_to, join] and falls in [sl_slot_unpin].
  *
- * Files: store.c opens and closes; geometry.c places bytes; slots.c moves slots; requests.c serves callers; prefetch.c
- * reads ahead; counters.c counts; policy.h is what an eviction policy has to do; lru.c keeps
- * a list, ranked.c keeps any other order, of lfru.c, pinned.c, placement.c or reuse.c; predict.h says what to read ahead;
- * replay.h plays recordings against all of it.
+ * Files: store.c opens and closes; resize.c has the arena; geometry.c places bytes; slots.c moves slots; requests.c
+ * serves callers; prefetch.c reads ahead; counters.c counts; policy.h is what an eviction policy has to do; lru.c keeps
+ * a list, ranked.c keeps any other order, of lfru.c, pinned.c, placement.c or reuse.c; predict.h says what to read
+ * ahead; replay.h plays recordings against all of it.
  *
  * Threads: callers' threads and the engine's threads (sl_slot_read_done). Everything below "guarded" in sl_store
  * belongs to the holder of the lock, and so do the fields of open requests and their progress words. A READING slot's
- * bytes and sl_reads belong to the engine, a READY slot's bytes to whoever pins it, for reading. The store's lock is
- * taken before the engine's, never after; log functions are called under it and must not call the store. */
+ * bytes and sl_reads belong to the engine, a READY slot's bytes to whoever pins it, for reading. Locks are taken in the
+ * order resize_lock, lock, the engine's; log functions are called under the second and must not call the store. */
 #include "experts/store.h"
 
 #include <string.h>
 
 #include "base/checked.h"
 #include "experts/store_internal.h"
-#include "os/pages.h"
 
 /* The allocations of open, one row each, so that the estimate cannot forget one. */
 typedef struct store_allocations {
@@ -70,14 +73,15 @@ static uint32_t mask_words(uint32_t n_experts)
     return (n_experts - 1) / 64 + 1;
 }
 
-/* The counts were checked: 2^28 experts and 2^32 slots at most, so no product overflows. */
+/* Tables have a row for a slot for every expert, because the number of slots in use may rise. The counts were checked:
+ * 2^28 experts at most, so no product overflows. */
 static store_allocations allocations_of(const sl_store_config *config, const sl_store_geometry *geometry)
 {
     return (store_allocations){
         .ranges = geometry->n_total * config->n_ranges * sizeof(sl_expert_range),
         .files = config->n_files * sizeof(sl_store_file),
-        .slots = geometry->n_slots * sizeof(sl_slot),
-        .slot_reads = (uint64_t)geometry->n_slots * config->n_ranges * sizeof(sl_read),
+        .slots = geometry->n_total * sizeof(sl_slot),
+        .slot_reads = geometry->n_total * config->n_ranges * sizeof(sl_read),
         .slot_of_expert = geometry->n_total * sizeof(uint32_t),
         .meters = ((uint64_t)config->n_layers + 1) * sizeof(sl_store_meter),
         .hints = config->n_layers * sizeof(sl_hint),
@@ -93,11 +97,13 @@ static uint64_t cost_of(uint64_t bytes)
 
 static sl_policy_config policy_config_of(const sl_store_config *config, const sl_store_geometry *geometry)
 {
+    uint64_t n_in_use = config->n_slots < geometry->n_total ? config->n_slots : geometry->n_total;
     return (sl_policy_config){.kind = config->policy,
                               .n_layers = config->n_layers,
                               .n_experts = config->n_experts,
                               .n_used = config->n_used,
-                              .n_slots = geometry->n_slots,
+                              .n_slots = (uint32_t)geometry->n_total,
+                              .n_in_use = (uint32_t)n_in_use,
                               .pinned = config->pinned,
                               .memory = config->memory};
 }
@@ -115,12 +121,13 @@ sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *pl
     store_allocations bytes = allocations_of(config, &geometry);
     sl_reads_cost reads_cost = sl_reads_cost_of(&config->reads);
     plan->slot_bytes = geometry.slot_bytes;
-    plan->slots_bytes = sl_memory_cost(geometry.arena_bytes, geometry.arena_alignment);
-    plan->fixed_bytes = cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) +
-                        cost_of(bytes.slots) + cost_of(bytes.slot_reads) + cost_of(bytes.slot_of_expert) +
-                        cost_of(bytes.meters) + cost_of(bytes.hints) + cost_of(bytes.hint_lists) +
-                        2 * cost_of(bytes.masks) + policy_cost(config, &geometry) + reads_cost.account_bytes +
-                        (config->faults == NULL ? 0 : sl_reads_faults_cost());
+    plan->slots_bytes = config->n_slots * geometry.slot_bytes;
+    plan->io_bytes =
+        cost_of(bytes.slot_reads) + reads_cost.account_bytes + (config->faults == NULL ? 0 : sl_reads_faults_cost());
+    plan->other_bytes = cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) +
+                        cost_of(bytes.slots) + cost_of(bytes.slot_of_expert) + cost_of(bytes.meters) +
+                        cost_of(bytes.hints) + cost_of(bytes.hint_lists) + 2 * cost_of(bytes.masks) +
+                        policy_cost(config, &geometry);
     plan->kernel_bytes = reads_cost.kernel_bytes;
     plan->n_read_threads = reads_cost.n_threads;
     return SLUICE_OK;
@@ -153,14 +160,6 @@ static sluice_status allocate_tables(sl_store *store, const sl_store_config *con
     SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.masks, "the masks of displaced experts", &store->displaced, error));
     sl_policy_config policy_config = policy_config_of(config, &store->geometry);
     SL_TRY(sl_policy_open(&store->policy, &policy_config, error));
-    store->arena = sl_alloc_aligned(store->memory, SL_MEMORY_EXPERTS, store->geometry.arena_bytes,
-                                    store->geometry.arena_alignment);
-    if (store->arena == NULL) {
-        return sl_error_no_memory(error, store->geometry.arena_bytes, "the expert slots");
-    }
-    if (store->geometry.arena_alignment >= SL_HUGE_PAGE_BYTES) {
-        sl_pages_advise_huge(store->arena, store->geometry.arena_bytes);
-    }
     memcpy(store->ranges, config->ranges, bytes.ranges);
     if (config->n_files > 0) { /* a replay has none */
         memcpy(store->files, config->files, bytes.files);
@@ -170,18 +169,30 @@ static sluice_status allocate_tables(sl_store *store, const sl_store_config *con
 
 static sluice_status init_locks(sl_store *store, sluice_error *error)
 {
-    int failed = pthread_mutex_init(&store->lock, NULL);
+    pthread_mutex_t *mutexes[] = {&store->lock, &store->resize_lock};
+    pthread_cond_t *conditions[] = {&store->slot_ready, &store->slots_left};
+    int failed = 0;
+    int n_mutexes = 0;
+    int n_conditions = 0;
+    while (n_mutexes < 2 && failed == 0) {
+        failed = pthread_mutex_init(mutexes[n_mutexes], NULL);
+        n_mutexes += failed == 0 ? 1 : 0;
+    }
+    while (n_conditions < 2 && failed == 0) {
+        failed = pthread_cond_init(conditions[n_conditions], NULL);
+        n_conditions += failed == 0 ? 1 : 0;
+    }
     if (failed == 0) {
-        failed = pthread_cond_init(&store->slot_ready, NULL);
-        if (failed != 0) {
-            pthread_mutex_destroy(&store->lock);
-        }
+        store->locks_ready = true;
+        return SLUICE_OK;
     }
-    if (failed != 0) {
-        return sl_error_set_system(error, SLUICE_ERROR_SYSTEM, failed, "cannot set up the lock of the expert store");
+    while (n_conditions > 0) {
+        pthread_cond_destroy(conditions[--n_conditions]);
     }
-    store->locks_ready = true;
-    return SLUICE_OK;
+    while (n_mutexes > 0) {
+        pthread_mutex_destroy(mutexes[--n_mutexes]);
+    }
+    return sl_error_set_system(error, SLUICE_ERROR_SYSTEM, failed, "cannot set up the locks of the expert store");
 }
 
 static const char *name_backend(const sl_store *store)
@@ -238,6 +249,9 @@ sluice_status sl_store_open(sl_store **out, const sl_store_config *config, sluic
         status = init_locks(store, error);
     }
     if (status == SLUICE_OK) {
+        status = sl_arena_open(store, (uint32_t)n_slots, error);
+    }
+    if (status == SLUICE_OK) {
         status = open_reads(store, config, error);
     }
     if (status != SLUICE_OK) {
@@ -261,14 +275,16 @@ void sl_store_close(sl_store **out)
     }
     sl_reads_close(&store->reads);
     if (store->locks_ready) {
+        pthread_cond_destroy(&store->slots_left);
         pthread_cond_destroy(&store->slot_ready);
+        pthread_mutex_destroy(&store->resize_lock);
         pthread_mutex_destroy(&store->lock);
     }
     if (store->policy != NULL) {
         store->policy->type->close(store->policy);
     }
     sl_memory *memory = store->memory;
-    sl_free(memory, store->arena);
+    sl_arena_close(store);
     sl_free(memory, store->displaced);
     sl_free(memory, store->hint_masks);
     sl_free(memory, store->hint_lists);
@@ -286,11 +302,6 @@ void sl_store_close(sl_store **out)
 uint32_t sl_store_n_layers(const sl_store *store)
 {
     return store->n_layers;
-}
-
-uint64_t sl_store_n_slots(const sl_store *store)
-{
-    return store->geometry.n_slots;
 }
 
 const char *sl_store_backend(const sl_store *store)

@@ -1,4 +1,4 @@
-/* The expert store: a fixed arena of slots, filled from the model's files on demand. Knows bytes, not models.
+/* The expert store: an arena of slots, filled from the model's files on demand. Knows bytes, not models.
  *
  * Life of a slot:  ABSENT -> QUEUED -> READING -> READY (pinned n) -> evictable (pinned 0) -> ABSENT.
  * A failed read gives every request that waits for it that read's error and leaves the slot ABSENT. */
@@ -44,14 +44,16 @@ typedef struct sl_store_config {
 typedef struct sl_store sl_store;
 
 /* Exact sizes before anything is allocated. Every slot is as large as the largest expert, each range padded to what
- * direct reads need. `slots_bytes` is the arena (tag experts), `fixed_bytes` everything else the store allocates (tags
- * io and other), both as the account is charged; SL_READS_AUTO counts as io_uring, so settle it before. `kernel_bytes`
- * is what the kernel takes for reading, beside the account, as closely as it can be known. The stacks of the
- * `n_read_threads` are in none of them. Uses n_slots as given. */
+ * direct reads need. `slots_bytes` is the arena (tag experts), `io_bytes` and `other_bytes` what else the store
+ * allocates (tags io and other), all as the account is charged; SL_READS_AUTO counts as io_uring, so settle it before.
+ * `kernel_bytes` is what the kernel takes for reading, beside the account, as closely as it can be known. The stacks of
+ * the `n_read_threads` are in none of them. Only `slots_bytes`, n_slots times slot_bytes, follows from n_slots, which
+ * is used as given: tables have room for a slot for every expert. */
 typedef struct sl_store_plan {
     uint64_t slot_bytes;
     uint64_t slots_bytes;
-    uint64_t fixed_bytes;
+    uint64_t io_bytes;
+    uint64_t other_bytes;
     uint64_t kernel_bytes;
     uint32_t n_read_threads;
 } sl_store_plan;
@@ -61,6 +63,19 @@ SLUICE_NODISCARD sluice_status sl_store_estimate(const sl_store_config *config, 
 SLUICE_NODISCARD sluice_status sl_store_open(sl_store **out, const sl_store_config *config, sluice_error *error);
 /* No request may be open. Waits for reads in flight. */
 void sl_store_close(sl_store **store);
+
+/* Use another number of slots from now on, at least 1; more than there are experts is lowered to that. Requests go on
+ * meanwhile, and what they deliver is the same.
+ *
+ * More slots are there at once; they are charged first. Fewer: the last slots are given up, whatever their experts are
+ * worth, because slots keep their places. Experts nobody holds are evicted at once, the others when their requests
+ * release them or their reads are done; the call waits for that, then gives the memory back to the kernel. So it must
+ * not come from a thread that holds an expert. Requests that hold some and need a slot do not wait for the call.
+ *
+ * ARGUMENT for 0. NO_MEMORY when the account or the kernel refuses, SYSTEM for more than sl_store_max_slots: nothing is
+ * changed then. SYSTEM also when the kernel does not take memory back: the slots are given up, and a further call tries
+ * again. */
+SLUICE_NODISCARD sluice_status sl_store_set_slots(sl_store *store, uint64_t n_slots, sluice_error *error);
 
 /* An expert that is pinned for a request. */
 typedef struct sl_expert_view {
@@ -159,7 +174,11 @@ void sl_store_residency(sl_store *store, uint32_t layer, uint64_t *mask, uint32_
 void sl_store_merged_residency(sl_store *store, uint64_t *mask, uint32_t n_words);
 
 uint32_t sl_store_n_layers(const sl_store *store);
-uint64_t sl_store_n_slots(const sl_store *store);
+/* Slots in use now. */
+uint64_t sl_store_n_slots(sl_store *store);
+/* The most that can ever be in use: one for every expert, or as many as at open where the system refused addresses for
+ * more. */
+uint64_t sl_store_max_slots(const sl_store *store);
 /* "uring, direct", "pread, buffered", and so on; "partly direct" where only some files allow direct reads. */
 const char *sl_store_backend(const sl_store *store);
 

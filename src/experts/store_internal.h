@@ -21,7 +21,7 @@ typedef struct sl_slot {
     bool for_hint;          /* READING: nobody asked when the reads began, so a failure is no error yet */
     bool unasked;           /* READING, READY: came by a hint, and nobody asked yet */
     bool abandoned;         /* READING: becomes ABSENT when the pieces in flight are done */
-    uint32_t next_free;     /* ABSENT only: SL_NO_SLOT at the end */
+    uint32_t next_free;     /* ABSENT and in use: SL_NO_SLOT at the end */
     uint64_t arrival;       /* READY: its place in the order in which experts became ready */
     uint64_t expert_bytes;
     uint64_t piece_bytes[SL_EXPERT_MAX_RANGES];    // [n_pieces]
@@ -84,16 +84,23 @@ struct sl_store {
     sl_store_geometry geometry;
     sl_expert_range *ranges; /* owned; [n_layers][n_experts][n_ranges] */
     sl_store_file *files;    /* owned, what they point at is borrowed; [n_files] */
-    unsigned char *arena;    /* owned; [n_slots][slot_bytes] */
-    sl_reads reads;          /* owned; open once its backend is set */
+    unsigned char *arena;    /* owned; [max_slots][slot_bytes], addresses; the first n_committed slots hold memory */
+    uint32_t max_slots;
+    sl_reads reads; /* owned; open once its backend is set */
     bool locks_ready;
+
+    pthread_mutex_t resize_lock; /* held while the number of slots changes; before `lock` */
+    uint32_t n_committed;        /* guarded by: resize_lock; charged, at least n_slots whenever that is free */
 
     pthread_mutex_t lock;
     pthread_cond_t slot_ready; /* a pinned slot became READY, or a request failed */
+    pthread_cond_t slots_left; /* n_leaving became 0 */
 
     /* Guarded by `lock`. */
-    sl_slot *slots;             /* owned; [n_slots] */
-    sl_read *slot_reads;        /* owned; [n_slots][n_ranges]; the engine's while it has them in flight */
+    uint32_t n_slots;           /* in use: the first ones */
+    uint32_t n_leaving;         /* beyond them, and not ABSENT yet */
+    sl_slot *slots;             /* owned; [n_total] */
+    sl_read *slot_reads;        /* owned; [n_total][n_ranges]; the engine's while it has them in flight */
     uint32_t *slot_of_expert;   /* owned; [n_layers][n_experts]; SL_NO_SLOT: ABSENT */
     sl_store_meter *meters;     /* owned; [n_layers], and one more that measures the whole store's busy time */
     sl_policy *policy;          /* owned */
@@ -117,8 +124,12 @@ struct sl_store {
 
 /* slots.c. All under the lock. */
 
-/* Put every slot on the free list. */
+/* No expert has a slot, and no slot is in use. */
 void sl_slots_init(sl_store *store);
+/* Use the first `n_slots` slots from now on. n_leaving says how many beyond them are still to be emptied. */
+void sl_slots_limit(sl_store *store, uint32_t n_slots);
+/* One entry less holds the slot. */
+void sl_slot_unpin(sl_store *store, uint32_t slot);
 uint32_t *sl_slot_place(sl_store *store, uint32_t layer, uint32_t expert);
 /* A slot in QUEUED for the expert: a free one, or that of a victim. SL_NO_SLOT when `request` has to wait for one. */
 uint32_t sl_slot_take(sl_store *store, const sl_store_request *request, uint32_t expert, uint64_t time);
@@ -154,6 +165,10 @@ void sl_hints_drop_all(sl_store *store);
 bool sl_hints_name(const sl_store *store, uint32_t layer, uint32_t expert);
 /* Start reads for hints as far as the window and the slots allow. */
 void sl_hints_read(sl_store *store);
+
+/* resize.c. Reserve addresses for a slot for every expert, or for `n_slots` where that is refused, and use `n_slots`. */
+SLUICE_NODISCARD sluice_status sl_arena_open(sl_store *store, uint32_t n_slots, sluice_error *error);
+void sl_arena_close(sl_store *store);
 
 /* counters.c. Under the lock. */
 void sl_store_count_reading(sl_store *store, uint32_t layer, uint64_t now_ns);

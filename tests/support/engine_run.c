@@ -3,12 +3,40 @@
 
 #include <stdlib.h>
 
+/* Whether the next one succeeds. */
+static bool count(counting_allocator *counter)
+{
+    if (atomic_fetch_add(&counter->n_allocated, 1) + 1 != counter->fail_at) {
+        return true;
+    }
+    atomic_fetch_sub(&counter->n_allocated, 1);
+    counter->fail_at = 0;
+    return false;
+}
+
+static bool counted_charge(void *user, size_t bytes)
+{
+    counting_allocator *counter = user;
+    if (!count(counter)) {
+        return false;
+    }
+    atomic_fetch_add(&counter->n_charges, 1);
+    atomic_fetch_add(&counter->charged_bytes, bytes);
+    return true;
+}
+
+static void counted_discharge(void *user, size_t bytes)
+{
+    counting_allocator *counter = user;
+    if (atomic_fetch_sub(&counter->charged_bytes, bytes) == bytes) {
+        atomic_fetch_add(&counter->n_released, atomic_exchange(&counter->n_charges, 0));
+    }
+}
+
 static void *counted_allocate(void *user, size_t bytes, size_t alignment)
 {
     counting_allocator *counter = user;
-    if (atomic_fetch_add(&counter->n_allocated, 1) + 1 == counter->fail_at) {
-        atomic_fetch_sub(&counter->n_allocated, 1);
-        counter->fail_at = 0;
+    if (!count(counter)) {
         return NULL;
     }
     void *pointer = NULL;
@@ -24,7 +52,11 @@ static void counted_release(void *user, void *pointer)
 
 sluice_allocator counting_allocator_interface(counting_allocator *counter)
 {
-    return (sluice_allocator){.allocate = counted_allocate, .release = counted_release, .user = counter};
+    return (sluice_allocator){.allocate = counted_allocate,
+                              .release = counted_release,
+                              .charge = counted_charge,
+                              .discharge = counted_discharge,
+                              .user = counter};
 }
 
 static sluice_engine_options options_of(const engine_run *run, const sluice_allocator *allocator)

@@ -6,10 +6,13 @@
 
 #include "engine/engine.h"
 
-/* Counts what the engine takes, and fails the allocation number `fail_at` (from 1; 0: none). */
+/* Counts what the engine takes, and fails the allocation or charge number `fail_at` (from 1; 0: none). What is charged
+ * counts as one allocation until all of it is discharged. */
 typedef struct counting_allocator {
     atomic_ulong n_allocated;
     atomic_ulong n_released;
+    atomic_ulong n_charges;
+    atomic_ulong charged_bytes;
     unsigned long fail_at;
 } counting_allocator;
 

@@ -188,7 +188,9 @@ static void the_plan_counts_the_room(void **state)
             activation_bytes = stats.mem_by_tag[tag];
         }
     }
-    assert_int_equal(activation_bytes, sluice_engine_memory_plan(engine)->activation_bytes);
+    sluice_memory_plan plan;
+    sluice_engine_memory_plan_get(engine, &plan);
+    assert_int_equal(activation_bytes, plan.activation_bytes);
     for (int i = 0; i < 3; i++) {
         sluice_session_close(&sessions[i]);
     }

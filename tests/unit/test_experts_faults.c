@@ -281,13 +281,22 @@ static void release(void *user, void *pointer)
     free(pointer);
 }
 
+static bool charge_or_fail(void *user, size_t bytes)
+{
+    (void)bytes;
+    failing_source *source = user;
+    return ++source->n_calls != source->failing;
+}
+
 static void a_refused_allocation_fails_open_and_leaves_nothing(void **state)
 {
     (void)state;
     expert_files *set = expert_files_open(&shape);
     failing_source source = {0};
     sl_memory memory;
-    sl_memory_init(&memory, &(sl_memory_source){.allocate = allocate_or_fail, .release = release, .user = &source});
+    sl_memory_init(&memory,
+                   &(sl_memory_source){
+                       .allocate = allocate_or_fail, .release = release, .charge = charge_or_fail, .user = &source});
     sl_read_fault_plan plan = {0};
     sl_store_config config = expert_config(set, 3);
     config.memory = &memory;

@@ -3,7 +3,9 @@
  *   hints wait without a place until fewer bytes than the window are in flight, and go piece by piece;
  *   what is asked for is started at once; places for hints are taken only while no request lacks one;
  *   a hint ends with a newer one for its layer, with its layer's request, and when that is overdue;
- *   a read for a hint that fails is nobody's error: who asked meanwhile has it read once more. */
+ *   a read for a hint that fails is nobody's error: who asked meanwhile has it read once more;
+ *   when places are given up, which experts are on them is the one thing the store is asked about its slots: those that
+ *   nobody holds and nothing reads go at once, the others when that ends, and none of them makes room for another. */
 #include "manual_store.h"
 
 static const expert_shape shape = {
@@ -15,7 +17,7 @@ typedef enum place_state { ABSENT, READING, READY } place_state;
 /* One expert. */
 typedef struct place {
     place_state state;
-    bool pinned, unasked, for_hint, abandoned, displaced;
+    bool pinned, unasked, for_hint, abandoned, displaced, leaving;
     int n_started;
     int done, failed; /* pieces, as bits */
     int64_t rank;     /* the lowest gives way first: time of the last request, below 0 for one nobody asked for */
@@ -31,7 +33,9 @@ typedef struct hint_list {
 typedef enum entry_state { WITHOUT, HIT, MISS, DELIVERED, GONE } entry_state;
 
 typedef struct model {
-    int n_places, n_taken;
+    int n_places, n_taken; /* without those that are given up */
+    int n_leaving;
+    int n_waits; /* times that places were given up on which somebody still was */
     uint64_t window;
     place places[N_TOTAL];
     hint_list hints[N_LAYERS];
@@ -100,9 +104,18 @@ static void leave(model *m, int who)
         m->counters.prefetch_useless++;
         m->counters.prefetch_useless_bytes += bytes_of(p, true);
     }
+    *(p->leaving ? &m->n_leaving : &m->n_taken) -= 1;
     bool displaced = p->displaced;
     *p = (place){.displaced = displaced};
-    m->n_taken--;
+}
+
+static void go_if_leaving(model *m, int who)
+{
+    const place *p = &m->places[who];
+    if (p->leaving && p->state == READY && !p->pinned) {
+        m->counters.evictions++;
+        leave(m, who);
+    }
 }
 
 /* Of the experts that may go, the one of the lowest rank; none once that rank is reached at which one is held. */
@@ -112,6 +125,9 @@ static int victim(const model *m, bool spare, bool stop_at_held)
     int64_t held = INT64_MAX;
     for (int who = 0; who < N_TOTAL; who++) {
         const place *p = &m->places[who];
+        if (p->leaving) {
+            continue;
+        }
         if (p->state != ABSENT && p->pinned && stop_at_held && p->rank < held) {
             held = p->rank;
         }
@@ -333,6 +349,7 @@ static void finish(model *m, int who)
     if (p->failed == 0) {
         p->state = READY;
         p->arrival = ++m->n_arrivals;
+        go_if_leaving(m, who);
     } else if (p->for_hint && p->pinned) {
         p->for_hint = false;
         p->n_started = p->done = p->failed = 0;
@@ -386,8 +403,10 @@ static int next_delivery(const model *m)
 
 static void model_release(model *m, int i_entry)
 {
-    m->places[m->layer * N_EXPERTS + (int)m->experts[i_entry]].pinned = false;
+    int who = m->layer * N_EXPERTS + (int)m->experts[i_entry];
+    m->places[who].pinned = false;
     m->entries[i_entry] = GONE;
+    go_if_leaving(m, who);
     give_places(m);
     read_hints(m);
 }
@@ -397,7 +416,30 @@ static void model_end(model *m)
     m->open = false;
     for (int who = 0; who < N_TOTAL; who++) {
         m->places[who].pinned = false;
+        go_if_leaving(m, who);
     }
+    read_hints(m);
+}
+
+/* `is_beyond`: whether an expert is on one of the places that are given up. */
+static void model_limit(model *m, int n_places, const bool is_beyond[N_TOTAL])
+{
+    m->n_places = n_places;
+    for (int who = 0; who < N_TOTAL; who++) {
+        if (m->places[who].state != ABSENT && is_beyond[who]) {
+            m->places[who].leaving = true;
+            m->n_taken--;
+            m->n_leaving++;
+        }
+    }
+    if (m->filling != NOBODY && m->places[m->filling].leaving) {
+        abandon(m, m->filling);
+    }
+    for (int who = 0; who < N_TOTAL; who++) {
+        go_if_leaving(m, who);
+    }
+    m->n_waits += m->n_leaving > 0 ? 1 : 0;
+    give_places(m);
     read_hints(m);
 }
 
@@ -450,6 +492,8 @@ static void expect_same(const pair *both)
         assert_int_equal(manual_name(both->store, both->reads.flying[i]),
                          who / N_EXPERTS * 1000000 + who % N_EXPERTS * 1000 + m->flying[i] % N_PIECES);
     }
+    assert_int_equal(both->store->n_leaving, m->n_leaving);
+    assert_int_equal(both->store->n_slots, m->n_places);
     uint64_t n_unasked = 0;
     for (uint32_t layer = 0; layer < N_LAYERS; layer++) {
         uint64_t mask = 0;
@@ -557,10 +601,37 @@ static bool is_complete(const model *m)
     return complete;
 }
 
-static void step(pair *both, uint32_t one_fails_in)
+/* The call that waits is made only where there is nothing to wait for: before that, what it begins with. */
+static void resize(pair *both)
+{
+    model *m = &both->m;
+    if (m->n_leaving > 0) {
+        return;
+    }
+    bool is_beyond[N_TOTAL] = {false};
+    assert_int_equal(sl_store_set_slots(both->store, (uint64_t)m->n_places, NULL), SLUICE_OK);
+    model_limit(m, m->n_places, is_beyond);
+    uint32_t n_slots = 1 + draw(both, draw(both, 3) == 0 ? N_TOTAL : 8);
+    if (n_slots > (uint32_t)m->n_places) {
+        assert_int_equal(sl_store_set_slots(both->store, n_slots, NULL), SLUICE_OK);
+    } else {
+        for (int who = 0; who < N_TOTAL; who++) {
+            uint32_t slot = both->store->slot_of_expert[who];
+            is_beyond[who] = slot != SL_NO_SLOT && slot >= n_slots;
+        }
+        pthread_mutex_lock(&both->store->lock);
+        sl_slots_limit(both->store, n_slots);
+        pthread_mutex_unlock(&both->store->lock);
+    }
+    model_limit(m, (int)n_slots, is_beyond);
+}
+
+static void step(pair *both, uint32_t one_fails_in, bool resizes)
 {
     uint32_t what = draw(both, 100);
-    if (what < 15) {
+    if (resizes && what < 3) {
+        resize(both);
+    } else if (what < 15) {
         hint(both);
     } else if (what < 50) {
         finish_one(both, one_fails_in);
@@ -575,7 +646,7 @@ static void step(pair *both, uint32_t one_fails_in)
     }
 }
 
-static void run(uint32_t n_slots, uint64_t window, uint32_t one_fails_in)
+static void run(uint32_t n_slots, uint64_t window, uint32_t one_fails_in, bool resizes)
 {
     pair *both = calloc(1, sizeof *both);
     assert_non_null(both);
@@ -585,9 +656,10 @@ static void run(uint32_t n_slots, uint64_t window, uint32_t one_fails_in)
     both->m =
         (model){.n_places = (int)n_slots, .window = window, .filling = NOBODY, .time = 1, .last_layer = N_LAYERS - 1};
     for (int i_step = 0; i_step < 20000; i_step++) {
-        step(both, one_fails_in);
+        step(both, one_fails_in, resizes);
         expect_same(both);
     }
+    assert_true(!resizes || both->m.n_waits > 20);
     /* With a slot for each expert there is soon nothing left to read. */
     if (n_slots < N_TOTAL) {
         assert_true(both->m.counters.prefetch_late > 10 && both->m.counters.prefetch_useless > 10);
@@ -609,7 +681,7 @@ static void random_sequences_do_what_the_model_does(void **state)
     (void)state;
     for (size_t i_count = 0; i_count < sizeof slot_counts / sizeof slot_counts[0]; i_count++) {
         for (size_t i_window = 0; i_window < sizeof windows / sizeof windows[0]; i_window++) {
-            run(slot_counts[i_count], windows[i_window], 0);
+            run(slot_counts[i_count], windows[i_window], 0, false);
         }
     }
 }
@@ -619,7 +691,18 @@ static void reads_that_fail_do_what_the_model_does(void **state)
     (void)state;
     for (size_t i_count = 0; i_count < sizeof slot_counts / sizeof slot_counts[0]; i_count++) {
         for (size_t i_window = 0; i_window < sizeof windows / sizeof windows[0]; i_window++) {
-            run(slot_counts[i_count], windows[i_window], 9);
+            run(slot_counts[i_count], windows[i_window], 9, false);
+        }
+    }
+}
+
+static void sequences_with_changes_of_size_do_what_the_model_does(void **state)
+{
+    (void)state;
+    for (uint32_t n_slots = 1; n_slots <= 7; n_slots += 3) {
+        for (size_t i_window = 0; i_window < sizeof windows / sizeof windows[0]; i_window++) {
+            run(n_slots, windows[i_window], 0, true);
+            run(n_slots, windows[i_window], 9, true);
         }
     }
 }
@@ -629,6 +712,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_sequences_do_what_the_model_does),
         cmocka_unit_test(reads_that_fail_do_what_the_model_does),
+        cmocka_unit_test(sequences_with_changes_of_size_do_what_the_model_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -434,9 +434,10 @@ static void expect_exact_estimate(expert_files *set, const sl_store_config *conf
     assert_int_equal(sl_store_estimate(config, &plan, &error), SLUICE_OK);
     assert_int_equal(sl_store_open(&store, config, &error), SLUICE_OK);
     assert_int_equal(set->memory.bytes[SL_MEMORY_EXPERTS], plan.slots_bytes);
-    assert_int_equal(set->memory.bytes[SL_MEMORY_IO] + set->memory.bytes[SL_MEMORY_OTHER], plan.fixed_bytes);
-    assert_int_equal(set->memory.total_bytes, plan.slots_bytes + plan.fixed_bytes);
-    assert_true(plan.slots_bytes >= plan.slot_bytes * config->n_slots);
+    assert_int_equal(set->memory.bytes[SL_MEMORY_IO], plan.io_bytes);
+    assert_int_equal(set->memory.bytes[SL_MEMORY_OTHER], plan.other_bytes);
+    assert_int_equal(set->memory.total_bytes, plan.slots_bytes + plan.io_bytes + plan.other_bytes);
+    assert_int_equal(plan.slots_bytes, plan.slot_bytes * config->n_slots);
     uint64_t n_allocations = set->memory.n_allocations;
     fetch(set, store, 0, (const uint32_t[]){0}, 1);
     assert_int_equal(set->memory.n_allocations, n_allocations);
