@@ -12,6 +12,7 @@
 
 #include "kernels/generic/generic.h"
 #include "kernels/x86/avx2.h"
+#include "kernels/x86/avx512.h"
 
 static sl_matmul_fn *const generic_matmul[SL_TYPE_COUNT] = {
     [SL_TYPE_F32] = sl_generic_matmul_f32,       [SL_TYPE_F16] = sl_generic_matmul_f16,
@@ -55,7 +56,9 @@ static void fill_better_sets(sl_kernel_table *table)
 {
     if (table->isa >= SL_ISA_AVX2) {
         sl_avx2_fill(table);
-        table->isa = SL_ISA_AVX2;
+    }
+    if (table->isa >= SL_ISA_AVX512) {
+        sl_avx512_fill(table);
     }
 }
 

@@ -174,6 +174,23 @@ static void run_long_rows(const sl_kernel_table *table, matmul_case shape, rando
     compare_with_generic(table, &shape, random);
 }
 
+static void run_many_tokens(const sl_kernel_table *table, matmul_case shape, random_source *random)
+{
+    shape.n_rows = shape.end_row = 18;
+    shape.n_columns = 512;
+    for (uint32_t n_tokens = 127; n_tokens <= 260; n_tokens = 2 * n_tokens + 3) {
+        shape.n_tokens = n_tokens;
+        compare_with_generic(table, &shape, random);
+    }
+}
+
+static void many_tokens_give_the_bits_of_generic(void **state)
+{
+    (void)state;
+    skip_without_other_sets();
+    for_each_kernel(run_many_tokens);
+}
+
 static void long_rows_give_the_bits_of_generic(void **state)
 {
     (void)state;
@@ -277,6 +294,7 @@ int run_matmul_tests(void)
         cmocka_unit_test(hostile_bytes_give_the_bits_of_generic),
         cmocka_unit_test(ranges_of_rows_write_nothing_else),
         cmocka_unit_test(long_rows_give_the_bits_of_generic),
+        cmocka_unit_test(many_tokens_give_the_bits_of_generic),
         cmocka_unit_test(bits_do_not_depend_on_the_split),
         cmocka_unit_test(quantized_activations_have_the_bits_of_generic),
         cmocka_unit_test(types_without_an_own_kernel_are_named_as_falling_back),

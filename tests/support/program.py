@@ -134,10 +134,3 @@ def forget_cached(path):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
-
-
-def need_isa(said, mask):
-    """The set that a run was asked for is the set in use; a skip where the build has no kernels for it."""
-    if said["isa"] != mask:
-        assert mask == "avx512" and said["isa"] == "avx2"
-        pytest.skip("this build has no avx512 kernels: avx2 is in use")

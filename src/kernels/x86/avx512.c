@@ -1,0 +1,25 @@
+/* The AVX-512 part of the kernel table.
+ *
+ * Owns: which entries AVX-512 replaces; the others stay AVX2's.
+ * Invariants:
+ *   1. Every function equals its generic counterpart bit for bit.
+ *   2. Called only after the processor was asked; this file too is compiled for AVX-512.
+ * Threads: any. */
+#include "kernels/x86/avx512.h"
+
+void sl_avx512_fill(sl_kernel_table *table)
+{
+    table->matmul[SL_TYPE_Q4_0] = sl_avx512_matmul_q4_0;
+    table->matmul[SL_TYPE_Q4_1] = sl_avx512_matmul_q4_1;
+    table->matmul[SL_TYPE_Q5_0] = sl_avx512_matmul_q5_0;
+    table->matmul[SL_TYPE_Q5_1] = sl_avx512_matmul_q5_1;
+    table->matmul[SL_TYPE_Q8_0] = sl_avx512_matmul_q8_0;
+    table->matmul[SL_TYPE_IQ4_NL] = sl_avx512_matmul_iq4_nl;
+    table->matmul[SL_TYPE_MXFP4] = sl_avx512_matmul_mxfp4;
+    table->matmul[SL_TYPE_Q2_K] = sl_avx512_matmul_q2_k;
+    table->matmul[SL_TYPE_Q3_K] = sl_avx512_matmul_q3_k;
+    table->matmul[SL_TYPE_Q4_K] = sl_avx512_matmul_q4_k;
+    table->matmul[SL_TYPE_Q5_K] = sl_avx512_matmul_q5_k;
+    table->matmul[SL_TYPE_Q6_K] = sl_avx512_matmul_q6_k;
+    table->matmul[SL_TYPE_IQ4_XS] = sl_avx512_matmul_iq4_xs;
+}

@@ -1,0 +1,16 @@
+/* Kernels for AVX-512 with VNNI. Everything declared here is compiled for them: nothing may be called on a processor that
+ * sl_cpu_best_isa does not credit with AVX-512. */
+#ifndef SL_KERNELS_X86_AVX512_H
+#define SL_KERNELS_X86_AVX512_H
+
+#include "kernels/table.h"
+
+/* Replace every entry that has an AVX-512 kernel. */
+void sl_avx512_fill(sl_kernel_table *table);
+
+sl_matmul_fn sl_avx512_matmul_q4_0, sl_avx512_matmul_q4_1, sl_avx512_matmul_q5_0, sl_avx512_matmul_q5_1;
+sl_matmul_fn sl_avx512_matmul_q8_0, sl_avx512_matmul_iq4_nl, sl_avx512_matmul_mxfp4;
+sl_matmul_fn sl_avx512_matmul_q2_k, sl_avx512_matmul_q3_k, sl_avx512_matmul_q4_k, sl_avx512_matmul_q5_k;
+sl_matmul_fn sl_avx512_matmul_q6_k, sl_avx512_matmul_iq4_xs;
+
+#endif
