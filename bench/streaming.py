@@ -2,9 +2,9 @@
 """How fast a model bigger than memory runs: one table, from paired and interleaved runs in a memory cgroup.
 
 Each row of the table is a ratio with its limit and its aim, as the median, the lowest and the highest of the repetitions. The disk
-is measured beside every run with fio, at the size and depth of the engine's own reads, because shared disks drift. Caches are
-dropped before every run, and the memory that it will use is touched once, because a virtual machine may have to ask its host for
-it. Every run must come to the same logits. Needs root (cgroups, caches) and fio. With --peer (the path of a llama-bench) the rows
+is measured beside every run with fio, at the size and depth of the engine's own reads, because shared disks drift: as fio comes,
+which is what bounds are taken from, and with its buffers in large pages, for the rows that say so. Caches are dropped before every
+run, and the memory that it will use is touched once, because a virtual machine may have to ask its host for it. Every run must come to the same logits. Needs root (cgroups, caches) and fio. With --peer (the path of a llama-bench) the rows
 against it are measured too; without it they are left out.
 """
 import argparse
@@ -44,7 +44,7 @@ def touch_memory(n_bytes):
 
 @contextlib.contextmanager
 def huge_pages(count):
-    """Pages for fio's buffers, so that its reads are as cheap as the engine's; without them it measures less than the disk has."""
+    """Pages for fio's buffers when it is to read as cheaply as the engine."""
     setting = pathlib.Path("/proc/sys/vm/nr_hugepages")
     before = setting.read_text()
     setting.write_text(str(int(before) + count))
@@ -112,20 +112,23 @@ class Bench:
             "-o", "json"])
         return json.loads(out[out.index("["):out.rindex("]") + 1])[0]["avg_ts"]
 
-    def disk_bytes_per_s(self):
+    def disk_bytes_per_s(self, large_pages):
         """Random reads of an expert matrix's size, about as many in flight as a layer's misses."""
         block = self.one_expert_bytes // 3 // 4096 * 4096
-        memory = ["--iomem=shmhuge"] if self.options.fio_huge else []
         out, _, _ = run_in_cgroup(None, [
             "fio", "--name=experts", f"--filename={self.options.model}", "--readonly", "--rw=randread", f"--bs={block}",
-            "--iodepth=16", "--direct=1", "--ioengine=io_uring", "--time_based", f"--runtime={self.options.fio_seconds}", *memory,
-            "--output-format=json"])
+            "--iodepth=16", "--direct=1", "--ioengine=io_uring", "--time_based", f"--runtime={self.options.fio_seconds}",
+            *(["--iomem=shmhuge"] if large_pages else []), "--output-format=json"])
         return json.loads(out[out.index("{"):])["jobs"][0]["read"]["bw_bytes"]
 
+    def disks(self):
+        return [self.disk_bytes_per_s(large_pages) for large_pages in (False, self.options.fio_huge)]
+
     def between_disks(self, measure):
-        """A measurement with the disk's speed before and after it."""
-        before = self.disk_bytes_per_s()
-        return measure(), (before + self.disk_bytes_per_s()) / 2
+        """A measurement with the disk's speeds before and after it: as fio comes, and with large pages."""
+        before = self.disks()
+        measured = measure()
+        return (measured, *((x + y) / 2 for x, y in zip(before, self.disks())))
 
     def first_token(self):
         """From the start of the program to its end after one token of a cold prompt: seconds, and the bytes that it had to read."""
@@ -144,22 +147,30 @@ def decode_rows(bench, resident):
     """Decode figures; what belongs to the decoded tokens alone is the difference to a run that stops at the first."""
     tokens = bench.options.tokens
     before = bench.sluice(PROMPT_TOKENS, 1, bench.limit, limit=bench.limit)
-    ours, over_peer, over_bound, over_bytes, peaks = [], [], [], [], []
+    ours, over_peer, over_bound, over_large, over_bytes, peaks, rates, disks, larges = [], [], [], [], [], [], [], [], []
     for i in range(bench.options.repetitions):
-        said, disk = bench.between_disks(lambda: bench.sluice(PROMPT_TOKENS, tokens + 1, bench.limit, limit=bench.limit))
+        said, disk, large = bench.between_disks(lambda: bench.sluice(PROMPT_TOKENS, tokens + 1, bench.limit, limit=bench.limit))
         missed = (said["missed_bytes"] - before["missed_bytes"]) / tokens
         ours.append(said["decode_tok_s"])
+        disks.append(disk / 1e9)
+        larges.append(large / 1e9)
+        rates.append(said["read_gb_s"])
         over_bound.append(1 / said["decode_tok_s"] / max(1 / resident["decode_tok_s"], missed / disk))
+        over_large.append(1 / said["decode_tok_s"] / max(1 / resident["decode_tok_s"], missed / large))
         over_bytes.append(said["bytes_read"] / said["missed_bytes"])
         peaks.append(said["cgroup_peak"] / bench.limit)
         if bench.options.peer:
             over_peer.append(said["decode_tok_s"] / bench.peer(0, max(4, tokens // 8)))
-        print(f"  decode {i + 1}: {ours[-1]:.2f} tok/s, {missed / MIB:.0f} MiB missed a token, disk {disk / 1e9:.2f} GB/s, over the "
-              f"bound {over_bound[-1]:.3f}" + (f", over the peer {over_peer[-1]:.1f}" if over_peer else ""), file=sys.stderr)
+        print(f"  decode {i + 1}: {ours[-1]:.2f} tok/s, {missed / MIB:.0f} MiB missed a token, disk {disk / 1e9:.2f} GB/s "
+              f"({large / 1e9:.2f} with large pages), over the bound {over_bound[-1]:.3f} ({over_large[-1]:.3f})" + (f", over the peer {over_peer[-1]:.1f}" if over_peer else ""), file=sys.stderr)
     yield "decode in the cgroup, tok/s", ours, "", ""
     if over_peer:
         yield "decode over the peer in the same cgroup", over_peer, ">= 10", "20"
+    yield "disk by fio as it comes, GB/s", disks, "", ""
+    yield "disk by fio with large pages, GB/s", larges, "", ""
+    yield "the engine's reads while any is in flight, GB/s", rates, "", ""
     yield "token time over max(resident compute, missed bytes / disk)", over_bound, "<= 1.25", "1.05"
+    yield "the same, disk by fio with large pages", over_large, "", ""
     yield "bytes read over missed experts' bytes", over_bytes, "<= 1.02", "1.005"
     yield "kernel's peak of the cgroup over the budget", peaks, "<= 1.00", "1.00"
 
@@ -179,15 +190,16 @@ def predictor_rows(bench):
 
 
 def prefill_rows(bench, resident):
-    ours, over_bound, over_peer, first = [], [], [], []
+    ours, over_bound, over_peer, first, first_large = [], [], [], [], []
     for i in range(bench.options.repetitions):
-        said, disk = bench.between_disks(lambda: bench.sluice(512, 1, bench.limit, limit=bench.limit))
+        said, disk, _ = bench.between_disks(lambda: bench.sluice(512, 1, bench.limit, limit=bench.limit))
         ours.append(said["prefill_tok_s"])
         over_bound.append(512 / said["prefill_tok_s"] / (512 / resident["prefill_tok_s"] + bench.expert_bytes / disk))
         if bench.options.peer:
             over_peer.append(said["prefill_tok_s"] / bench.peer(512, 0))
-        (seconds, needed), disk = bench.between_disks(bench.first_token)
+        (seconds, needed), disk, large = bench.between_disks(bench.first_token)
         first.append(seconds / (needed / disk))
+        first_large.append(seconds / (needed / large))
         print(f"  prefill {i + 1}: {ours[-1]:.1f} tok/s, over the bound {over_bound[-1]:.3f}; first token {seconds:.2f} s, over the "
               f"bound {first[-1]:.3f}" + (f", over the peer {over_peer[-1]:.2f}" if over_peer else ""), file=sys.stderr)
     yield "prefill 512 in the cgroup, tok/s", ours, "", ""
@@ -195,6 +207,7 @@ def prefill_rows(bench, resident):
     if over_peer:
         yield "prefill 512 over the peer in the same cgroup", over_peer, ">= 1.0", "1.5"
     yield "first token, cold, over (dense + missed bytes) / disk", first, "<= 1.5", "1.15"
+    yield "the same of the first token, disk by fio with large pages", first_large, "", ""
 
 
 def budget_row(bench):
@@ -254,7 +267,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=32, help="tokens to decode in a run (default 32)")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--fio-seconds", type=int, default=3)
+    parser.add_argument("--fio-seconds", type=int, default=2)
     parser.add_argument("--only", default="decode,prefill,budgets,predictors,store", help="parts to measure, by comma")
     parser.add_argument("--results", type=pathlib.Path, help=f"append the table to this file, as {RESULTS.relative_to(ROOT)}")
     parser.add_argument("extra", nargs="*", help="options for every sluice command that runs the model, after --")
