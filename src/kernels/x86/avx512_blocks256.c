@@ -1,8 +1,8 @@
 /* Matrix products with 256-element blocks: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS.
  *
  * A block of sixteen rows is turned so that rows are lanes (avx512_tile.h) before it is unpacked, which is then done for
- * all rows at once; what was unpacked serves up to SL_TILE_PASS tokens, eight at a time in registers. For fewer tokens
- * than SL_TILE_FEWEST the AVX2 kernels are as fast.
+ * all rows at once; what was unpacked serves up to SL_TILE_PASS tokens, eight at a time in registers. One token goes
+ * to the AVX2 kernels, which read one row after the other.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
  * Invariants:

@@ -6,15 +6,14 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "kernels/table.h"
-
-#define SL_ALWAYS_INLINE static inline __attribute__((always_inline))
+#include "kernels/x86/avx2_math.h"
 
 enum {
     SL_TILE_ROWS = 16,
-    SL_TILE_TOKENS = 8, /* that share what was loaded of the weights */
+    SL_TILE_TOKENS = 8, /* that share what was loaded of the weights; */
+    SL_TILE_FEW = 3,    /* or so many */
     SL_TILE_PASS = 128, /* tokens that share one unpacking */
-    SL_TILE_FEWEST = 3  /* tokens below which unpacking so many rows costs more than it saves */
+    SL_TILE_FEWEST = 2  /* tokens below which one row after the other is read faster */
 };
 
 SL_ALWAYS_INLINE __m128i sl_tile_load16(const uint8_t *bytes)
