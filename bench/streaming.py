@@ -90,10 +90,10 @@ class Bench:
         self.dense_bytes, self.expert_bytes = said["dense_bytes"], said["expert_bytes"]
         self.one_expert_bytes = said["max_expert_bytes"]
 
-    def sluice(self, prompt, generate, budget=None, *extra, repetitions=1, limit=None):
+    def sluice(self, prompt, generate, budget=None, *extra, repetitions=1, limit=None, threads=None):
         out, peak, _ = run_in_cgroup(limit, [
             self.options.sluice, "bench", "-m", self.options.model, "-p", prompt, "-n", generate, "-r", repetitions, "-t",
-            self.options.threads, "--ctx", CONTEXT, "--json", *(["--mem", budget] if budget else []), *self.options.extra, *extra])
+            threads or self.options.threads, "--ctx", CONTEXT, "--json", *(["--mem", budget] if budget else []), *self.options.extra, *extra])
         said = json.loads(out)
         said["cgroup_peak"] = peak
         said["missed_bytes"] = self.missed_bytes(said)
@@ -211,14 +211,16 @@ def prefill_rows(bench, resident):
 
 
 def budget_row(bench):
-    """At 20 budgets, each in a cgroup of that size, with every kind of reading in turn."""
+    """At 20 budgets, each in a cgroup of that size, with every kind of reading, policy, number of threads and chunk in turn."""
     floor, resident = bench.plan["floor_bytes"], bench.plan["resident_bytes"]
-    kinds = [(io, predictor) for io in ("uring", "pread") for predictor in ("auto", "none", "previous")]
+    predictors = ("auto", "none", "previous")
+    policies = ("reuse", "lru", "lfru", "placement")
     ratios = []
     for i in range(20):
         budget = floor + (resident - floor) * i // 19
-        io, predictor = kinds[i % len(kinds)]
-        said = bench.sluice(32, 4, budget, "--io", io, "--prefetch", predictor, limit=budget)
+        said = bench.sluice(32, 4, budget, "--io", ("uring", "pread")[i % 2], "--prefetch", predictors[i % 3], "--policy",
+                            policies[i // 2 % 4], *(["--chunk", (1, 8, 32)[i % 3]] if i % 2 else []), limit=budget,
+                            threads=(2, 1, 3)[i % 3])
         ratios.append(said["cgroup_peak"] / budget)
     return "kernel's peak over the budget, the worst of 20", [max(ratios)], "<= 1.00", "1.00"
 
