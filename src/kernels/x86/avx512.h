@@ -13,4 +13,10 @@ sl_matmul_fn sl_avx512_matmul_q8_0, sl_avx512_matmul_iq4_nl, sl_avx512_matmul_mx
 sl_matmul_fn sl_avx512_matmul_q2_k, sl_avx512_matmul_q3_k, sl_avx512_matmul_q4_k, sl_avx512_matmul_q5_k;
 sl_matmul_fn sl_avx512_matmul_q6_k, sl_avx512_matmul_iq4_xs;
 
+/* The same for few tokens, each on its own. */
+sl_matmul_fn sl_avx512_matmul_one_q4_0, sl_avx512_matmul_one_q4_1, sl_avx512_matmul_one_q5_0, sl_avx512_matmul_one_q5_1;
+sl_matmul_fn sl_avx512_matmul_one_q8_0, sl_avx512_matmul_one_iq4_nl, sl_avx512_matmul_one_mxfp4;
+sl_matmul_fn sl_avx512_matmul_one_q2_k, sl_avx512_matmul_one_q3_k, sl_avx512_matmul_one_q4_k, sl_avx512_matmul_one_q5_k;
+sl_matmul_fn sl_avx512_matmul_one_q6_k, sl_avx512_matmul_one_iq4_xs;
+
 #endif

@@ -10,7 +10,6 @@
  *   2. Rows missing from a last tile are stood in for by the last row; their lanes are not stored.
  *   3. No byte outside the rows is read; prefetches may lie anywhere.
  * Threads: pure functions; any thread. */
-#include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512.h"
 #include "kernels/x86/avx512_tile.h"
 #include "quant/unpack.h"

@@ -1,0 +1,239 @@
+/* Matrix products of one token with 32-element blocks: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
+ *
+ * Four blocks of four rows are a step (avx512_one.h), so that sixteen integer sums fill one vector: block b of row r in
+ * lane 4 b + r.
+ *
+ * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
+ * Invariants:
+ *   1. Codes are unsigned; what they are too high by comes off in integers, through the activation's sums. All sums are
+ *      exact in int32: 32 * 255 * 127 and 128 * 32 * 127.
+ *   2. Blocks missing from the last step of a row are stood in for by its last block, rows missing from the last four by
+ *      the last row; their lanes are neither added nor stored.
+ *   3. No byte outside the rows is read; prefetches may lie anywhere.
+ * Threads: pure functions; any thread. */
+#include "kernels/x86/avx512.h"
+#include "kernels/x86/avx512_one.h"
+#include "quant/unpack.h"
+
+enum { BLOCK_ELEMENTS = SL_QK, STEP_BLOCKS = 4, PASS_STEPS = 64, LANES = 16 };
+
+typedef sl_block_act_q8_32 activation_block;
+
+/* Four blocks of one row: 128 codes. */
+typedef void codes_fn(const uint8_t *const block[STEP_BLOCKS], __m512i codes[2]);
+
+/* What distinguishes the formats. Constant in every use. */
+typedef struct block_format {
+    codes_fn *codes;
+    size_t block_bytes;
+    int offset;          /* of the codes */
+    bool is_split;       /* the first vector holds the first 16 codes of each block, the second the others; else each
+                            vector holds two blocks */
+    bool has_minimum;    /* a second scale follows the first */
+    bool has_e8m0_scale; /* the scale is a power of two in one byte */
+} block_format;
+
+/* Four blocks of the activation. */
+typedef struct prepared_step {
+    _Alignas(64) int8_t q[2][64]; /* in the order of the codes */
+    _Alignas(64) float d[LANES];
+    _Alignas(64) int32_t sums[LANES];
+} prepared_step;
+
+SL_ALWAYS_INLINE void prepare(const block_format format, const activation_block *x, uint32_t n_blocks,
+                              prepared_step *steps)
+{
+    for (uint32_t b = 0; b < n_blocks; b++) {
+        prepared_step *step = &steps[b / STEP_BLOCKS];
+        const uint32_t place = b % STEP_BLOCKS;
+        for (uint32_t half = 0; half < 2; half++) {
+            int8_t *q =
+                format.is_split ? step->q[half] + 16 * place : step->q[place / 2] + 32 * (place % 2) + 16 * half;
+            memcpy(q, x[b].q + 16 * half, 16);
+        }
+        for (uint32_t r = 0; r < SL_ONE_ROWS; r++) {
+            step->d[SL_ONE_ROWS * place + r] = x[b].d;
+            step->sums[SL_ONE_ROWS * place + r] = x[b].sum;
+        }
+    }
+}
+
+SL_ALWAYS_INLINE void take_nibbles(const uint8_t *const block[STEP_BLOCKS], size_t offset, __m512i codes[2])
+{
+    __m512i bytes = sl_one_load(block, offset);
+    codes[0] = sl_tile_shift_right(bytes, 0, 0x0f);
+    codes[1] = sl_tile_shift_right(bytes, 4, 0x0f);
+}
+
+/* Bit j of the four bytes at `offset` becomes the fifth bit of code j. */
+SL_ALWAYS_INLINE void add_fifth_bits(const uint8_t *const block[STEP_BLOCKS], size_t offset, __m512i codes[2])
+{
+    int32_t words[STEP_BLOCKS];
+    for (int b = 0; b < STEP_BLOCKS; b++) {
+        memcpy(&words[b], block[b] + offset, sizeof words[b]);
+    }
+    const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    __m512i bits =
+        _mm512_permutexvar_epi32(lane, _mm512_castsi128_si512(_mm_setr_epi32(words[0], words[1], words[2], words[3])));
+    const __m512i bit_of = _mm512_set1_epi64((long long)UINT64_C(0x8040201008040201));
+    for (int half = 0; half < 2; half++) {
+        const __m512i byte_of = _mm512_broadcast_i32x4(
+            _mm_set_epi64x(INT64_C(0x0101010101010101) * (2 * half + 1), INT64_C(0x0101010101010101) * (2 * half)));
+        __mmask64 set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(bits, byte_of), bit_of);
+        codes[half] = _mm512_mask_add_epi8(codes[half], set, codes[half], _mm512_set1_epi8(0x10));
+    }
+}
+
+/* Values of a table, shifted by `offset` to be unsigned. */
+SL_ALWAYS_INLINE void look_up(const int8_t table[16], int offset, __m512i codes[2])
+{
+    __m512i values = _mm512_broadcast_i32x4(sl_tile_load16((const uint8_t *)table));
+    values = _mm512_add_epi8(values, _mm512_set1_epi8((char)offset));
+    codes[0] = _mm512_shuffle_epi8(values, codes[0]);
+    codes[1] = _mm512_shuffle_epi8(values, codes[1]);
+}
+
+SL_ALWAYS_INLINE void codes_q4_0(const uint8_t *const block[STEP_BLOCKS], __m512i codes[2])
+{
+    take_nibbles(block, offsetof(sl_block_q4_0, nibbles), codes);
+}
+
+SL_ALWAYS_INLINE void codes_q4_1(const uint8_t *const block[STEP_BLOCKS], __m512i codes[2])
+{
+    take_nibbles(block, offsetof(sl_block_q4_1, nibbles), codes);
+}
+
+SL_ALWAYS_INLINE void codes_q5_0(const uint8_t *const block[STEP_BLOCKS], __m512i codes[2])
+{
+    take_nibbles(block, offsetof(sl_block_q5_0, nibbles), codes);
+    add_fifth_bits(block, offsetof(sl_block_q5_0, high_bits), codes);
+}
+
+SL_ALWAYS_INLINE void codes_q5_1(const uint8_t *const block[STEP_BLOCKS], __m512i codes[2])
+{
+    take_nibbles(block, offsetof(sl_block_q5_1, nibbles), codes);
+    add_fifth_bits(block, offsetof(sl_block_q5_1, high_bits), codes);
+}
+
+SL_ALWAYS_INLINE void codes_q8_0(const uint8_t *const block[STEP_BLOCKS], __m512i codes[2])
+{
+    for (int i = 0; i < 2; i++) {
+        __m256i first = _mm256_loadu_si256((const __m256i *)(block[2 * i] + offsetof(sl_block_q8_0, q)));
+        __m256i second = _mm256_loadu_si256((const __m256i *)(block[2 * i + 1] + offsetof(sl_block_q8_0, q)));
+        codes[i] = _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1),
+                                    _mm512_set1_epi8((char)0x80));
+    }
+}
+
+SL_ALWAYS_INLINE void codes_iq4_nl(const uint8_t *const block[STEP_BLOCKS], __m512i codes[2])
+{
+    take_nibbles(block, offsetof(sl_block_iq4_nl, nibbles), codes);
+    look_up(sl_iq4_nl_values, 128, codes);
+}
+
+SL_ALWAYS_INLINE void codes_mxfp4(const uint8_t *const block[STEP_BLOCKS], __m512i codes[2])
+{
+    take_nibbles(block, offsetof(sl_block_mxfp4, nibbles), codes);
+    look_up(sl_mxfp4_doubled_values, 12, codes);
+}
+
+static const block_format format_q4_0 = {codes_q4_0, sizeof(sl_block_q4_0), 8, true, false, false};
+static const block_format format_q4_1 = {codes_q4_1, sizeof(sl_block_q4_1), 0, true, true, false};
+static const block_format format_q5_0 = {codes_q5_0, sizeof(sl_block_q5_0), 16, true, false, false};
+static const block_format format_q5_1 = {codes_q5_1, sizeof(sl_block_q5_1), 0, true, true, false};
+static const block_format format_q8_0 = {codes_q8_0, sizeof(sl_block_q8_0), 128, false, false, false};
+static const block_format format_iq4_nl = {codes_iq4_nl, sizeof(sl_block_iq4_nl), 128, true, false, false};
+static const block_format format_mxfp4 = {codes_mxfp4, sizeof(sl_block_mxfp4), 12, true, false, true};
+
+/* The sums of all products, block b of row r in lane 4 b + r. */
+SL_ALWAYS_INLINE __m512i multiply_codes(const block_format format, const uint8_t *const row[SL_ONE_ROWS],
+                                        const size_t at[STEP_BLOCKS], const prepared_step *x)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i first[SL_ONE_ROWS];
+    __m512i second[SL_ONE_ROWS];
+    for (int r = 0; r < SL_ONE_ROWS; r++) {
+        const uint8_t *block[STEP_BLOCKS];
+        for (int b = 0; b < STEP_BLOCKS; b++) {
+            block[b] = row[r] + at[b];
+        }
+        __m512i codes[2];
+        format.codes(block, codes);
+        first[r] = _mm512_dpbusd_epi32(zero, codes[0], _mm512_load_si512(x->q[0]));
+        second[r] = _mm512_dpbusd_epi32(format.is_split ? first[r] : zero, codes[1], _mm512_load_si512(x->q[1]));
+    }
+    if (format.is_split) {
+        return sl_one_sum_lanes(second);
+    }
+    __m512i a = sl_one_sum_lanes(first);
+    __m512i b = sl_one_sum_lanes(second);
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+/* The words that begin the blocks, block b of row r in lane 4 b + r. */
+SL_ALWAYS_INLINE __m512i first_words(const uint8_t *const row[SL_ONE_ROWS], const size_t at[STEP_BLOCKS])
+{
+    __m512i offsets = _mm512_setzero_si512();
+    for (int b = 0; b < STEP_BLOCKS; b++) {
+        __mmask16 lanes = (__mmask16)(0x000f << (SL_ONE_ROWS * b));
+        offsets = _mm512_mask_set1_epi32(offsets, lanes, (int)at[b]);
+    }
+    for (int r = 1; r < SL_ONE_ROWS; r++) {
+        __mmask16 lanes = (__mmask16)(0x1111 << r);
+        offsets = _mm512_mask_add_epi32(offsets, lanes, offsets, _mm512_set1_epi32((int)(row[r] - row[0])));
+    }
+    return _mm512_i32gather_epi32(offsets, row[0], 1);
+}
+
+/* See sl_e8m0_half. */
+SL_ALWAYS_INLINE __m512 e8m0_scales(__m512i words)
+{
+    __m512i exponents = _mm512_and_si512(words, _mm512_set1_epi32(0xff));
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(exponents, _mm512_set1_epi32(1)), 23);
+    __m512i denormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x200000), exponents);
+    __mmask16 is_denormal = _mm512_cmplt_epi32_mask(exponents, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_denormal, normal, denormal));
+}
+
+SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *const row[SL_ONE_ROWS], uint32_t n_blocks,
+                                    const prepared_step *x, __m128 *sum)
+{
+    size_t at[STEP_BLOCKS];
+    for (uint32_t b = 0; b < STEP_BLOCKS; b++) {
+        at[b] = (b < n_blocks ? b : n_blocks - 1) * format.block_bytes;
+    }
+    __m512i sums_x = _mm512_load_si512(x->sums);
+    __m512i integers = multiply_codes(format, row, at, x);
+    if (format.offset != 0) {
+        integers = _mm512_sub_epi32(integers, _mm512_mullo_epi32(sums_x, _mm512_set1_epi32(format.offset)));
+    }
+    __m512i words = first_words(row, at);
+    __m512 d_x = _mm512_load_ps(x->d);
+    __m512 d = _mm512_mul_ps(format.has_e8m0_scale ? e8m0_scales(words) : sl_tile_halves(words), d_x);
+    __m512 m = _mm512_setzero_ps();
+    if (format.has_minimum) {
+        m = _mm512_mul_ps(sl_tile_halves(_mm512_srli_epi32(words, 16)), d_x);
+    }
+    _Alignas(64) float terms[4][LANES]; /* two factors of each, and of the minimum */
+    _mm512_store_ps(terms[0], d);
+    _mm512_store_ps(terms[1], _mm512_cvtepi32_ps(integers));
+    _mm512_store_ps(terms[2], m);
+    _mm512_store_ps(terms[3], _mm512_cvtepi32_ps(sums_x));
+    for (uint32_t b = 0; b < n_blocks; b++) {
+        const uint32_t lane = SL_ONE_ROWS * b;
+        *sum = _mm_fmadd_ps(_mm_load_ps(terms[0] + lane), _mm_load_ps(terms[1] + lane), *sum);
+        if (format.has_minimum) {
+            *sum = _mm_fmadd_ps(_mm_load_ps(terms[2] + lane), _mm_load_ps(terms[3] + lane), *sum);
+        }
+    }
+}
+
+#include "kernels/x86/avx512_one.inc"
+
+DEFINE_MATMUL_ONE(q4_0)
+DEFINE_MATMUL_ONE(q4_1)
+DEFINE_MATMUL_ONE(q5_0)
+DEFINE_MATMUL_ONE(q5_1)
+DEFINE_MATMUL_ONE(q8_0)
+DEFINE_MATMUL_ONE(iq4_nl)
+DEFINE_MATMUL_ONE(mxfp4)
