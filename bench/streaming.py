@@ -9,14 +9,9 @@ against it are measured too; without it they are left out.
 """
 import argparse
 import contextlib
-import ctypes
-import datetime
 import json
-import mmap
 import os
 import pathlib
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,20 +21,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from support import cgroup  # noqa: E402  (the path above finds it)
 
+from measure import RESULTS, append_results, print_table, touch_memory  # noqa: E402
+
 MIB = 1 << 20
 PROMPT = "Once upon a time there was a king who"  # 16 tokens with the vocabulary of tools/make_model.py: checked below
 PROMPT_TOKENS = 16
 CONTEXT = 1024
 TOUCHED_BYTES = 3 << 30  # three times what a run takes: with less, the kernel hands out other pages first
-RESULTS = ROOT / "bench/results.tsv"
-
-
-def touch_memory(n_bytes):
-    """Make the machine have this much memory at hand; some of it, or all, is what the next program gets."""
-    with mmap.mmap(-1, n_bytes) as block:
-        view = ctypes.c_char.from_buffer(block)
-        ctypes.memset(ctypes.addressof(view), 1, n_bytes)
-        del view
 
 
 @contextlib.contextmanager
@@ -234,31 +222,6 @@ def store_row(bench, resident):
     return "cost of the store when everything is resident, share", shares, "<= 0.03", "0.01"
 
 
-def print_table(rows):
-    width = max(len(row[0]) for row in rows)
-    print(f"{'what':{width}}  {'median':>9} {'lowest':>9} {'highest':>9}  {'at least':>8}  {'aim':>5}")
-    for what, values, limit, aim in rows:
-        print(f"{what:{width}}  {statistics.median(values):9.4g} {min(values):9.4g} {max(values):9.4g}  {limit:>8}  {aim:>5}")
-
-
-def machine():
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}"
-
-
-def append_results(rows, path):
-    """One line a row, under the commit and the machine, so that runs can be compared later."""
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    with path.open("a", encoding="utf-8") as file:
-        if file.tell() == 0:
-            file.write("date\tcommit\tmachine\tbench\twhat\tmedian\tlowest\thighest\tn\n")
-        for what, values, _, _ in rows:
-            file.write("\t".join([datetime.date.today().isoformat(), commit, machine(), "streaming", what,
-                                  *(f"{value:.6g}" for value in (statistics.median(values), min(values), max(values))),
-                                  str(len(values))]) + "\n")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=pathlib.Path)
@@ -293,7 +256,7 @@ def main():
             rows.append(store_row(bench, resident))
     print_table(rows)
     if options.results:
-        append_results(rows, options.results)
+        append_results("streaming", rows, options.results)
 
 
 if __name__ == "__main__":

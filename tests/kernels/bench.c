@@ -238,7 +238,7 @@ static void bench_rows(const sl_kernel_table *table, random_source *random)
     guarded_release(&scratch);
 }
 
-void run_bench(void)
+void run_bench(const char *prefix)
 {
     random_source random = {67};
     for (int isa = SL_ISA_GENERIC; isa <= (int)sl_cpu_best_isa(); isa++) {
@@ -253,10 +253,13 @@ void run_bench(void)
             }
         }
         for (int type = 0; type < SL_TYPE_COUNT; type++) {
-            if (table.matmul[type] != NULL) {
+            if (table.matmul[type] != NULL &&
+                (prefix == NULL || strncmp(sl_type_traits_of(type)->name, prefix, strlen(prefix)) == 0)) {
                 bench_matmul(&table, (sl_type)type);
             }
         }
-        bench_rows(&table, &random);
+        if (prefix == NULL) {
+            bench_rows(&table, &random);
+        }
     }
 }

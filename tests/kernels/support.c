@@ -43,6 +43,7 @@ guarded guarded_allocate(size_t bytes)
     buffer.map = mmap(NULL, buffer.map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(buffer.map != MAP_FAILED);
     assert_int_equal(mprotect((char *)buffer.map + usable, page, PROT_NONE), 0);
+    (void)madvise(buffer.map, usable, MADV_HUGEPAGE); /* as the engine's weights have them */
     memset(buffer.map, CANARY, usable);
     buffer.data = (char *)buffer.map + usable - bytes;
     return buffer;

@@ -76,7 +76,9 @@ int run_matmul_tests(void);
 int run_row_tests(void);
 int run_attention_tests(void);
 int run_accuracy_tests(void);
-/* Prints speeds. */
-void run_bench(void);
+/* Prints speeds: of every kernel, or of the products whose type's name begins with `prefix`. */
+void run_bench(const char *prefix);
+/* Prints how fast memory is read and threads meet; false where that cannot be measured. */
+bool print_bandwidth(uint32_t n_threads);
 
 #endif

@@ -1,0 +1,97 @@
+/* How fast this machine reads memory when nothing is computed, and what a meeting of threads costs: what the speed of
+ * kernels is compared with. */
+#include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "exec/workers.h"
+
+enum {
+    LARGE_PAGE = 2 << 20,
+    STREAM_BYTES = 512 << 20, /* more than any cache that a core can fill */
+    STEP_BYTES = 256,
+    NEAR_BYTES = 1024, /* prefetched into the first-level cache */
+    FAR_BYTES = 16384, /* and into the second */
+    ROUNDS = 7,
+    MEETINGS = 20000
+};
+
+typedef uint64_t wide __attribute__((vector_size(16)));
+
+typedef struct stream {
+    const char *bytes; // [STREAM_BYTES]
+    uint64_t sums[2];  /* so that the loads are not left out */
+} stream;
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static void read_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    stream *self = argument;
+    size_t share = STREAM_BYTES / n_workers / STEP_BYTES * STEP_BYTES;
+    const char *at = self->bytes + worker * share;
+    wide sum = {0, 0};
+    for (const char *end = at + share; at < end; at += STEP_BYTES) {
+        for (int line = 0; line < STEP_BYTES; line += 64) {
+            __builtin_prefetch((const void *)((uintptr_t)at + NEAR_BYTES + (size_t)line), 0, 3);
+            __builtin_prefetch((const void *)((uintptr_t)at + FAR_BYTES + (size_t)line), 0, 1);
+            for (int i = 0; i < 64; i += (int)sizeof(wide)) {
+                sum += *(const wide *)(const void *)(at + line + i);
+            }
+        }
+    }
+    self->sums[worker % 2] = sum[0] + sum[1];
+}
+
+static void meet_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    (void)argument;
+    (void)worker;
+    (void)n_workers;
+}
+
+/* One line of JSON: bytes per second in large pages, and seconds of a meeting. Returns whether it could be measured. */
+bool print_bandwidth(uint32_t n_threads)
+{
+    sl_memory memory;
+    sl_memory_init(&memory, NULL);
+    sl_workers *workers = NULL;
+    char *map = mmap(NULL, STREAM_BYTES + LARGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED || sl_workers_open(&workers, n_threads, &memory, NULL) != SLUICE_OK) {
+        fprintf(stderr, "cannot set up %u threads and %d MiB\n", n_threads, (STREAM_BYTES + LARGE_PAGE) >> 20);
+        return false;
+    }
+    char *start = map + (LARGE_PAGE - (uintptr_t)map % LARGE_PAGE) % LARGE_PAGE;
+    (void)madvise(start, STREAM_BYTES, MADV_HUGEPAGE);
+    for (size_t i = 0; i < STREAM_BYTES; i += 64) {
+        start[i] = (char)i;
+    }
+    stream self = {.bytes = start};
+    double read_seconds = 1e9;
+    double meeting_seconds = 1e9;
+    for (int round = 0; round < ROUNDS; round++) {
+        double begin = now();
+        sl_workers_run(workers, read_task, &self);
+        double seconds = now() - begin;
+        read_seconds = seconds < read_seconds ? seconds : read_seconds;
+        begin = now();
+        for (int i = 0; i < MEETINGS; i++) {
+            sl_workers_run(workers, meet_task, NULL);
+        }
+        seconds = (now() - begin) / MEETINGS;
+        meeting_seconds = seconds < meeting_seconds ? seconds : meeting_seconds;
+    }
+    printf("{\"threads\": %u, \"read_bytes_per_s\": %.6g, \"meeting_s\": %.6g}\n", n_threads, STREAM_BYTES / read_seconds,
+           meeting_seconds);
+    sl_workers_close(&workers);
+    munmap(map, STREAM_BYTES + LARGE_PAGE);
+    return true;
+}
