@@ -19,8 +19,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ROW_GRAIN = 16 };
-
 /* ---- Asking and hinting ---- */
 
 /* Sort pairs by expert (counting sort: pairs of one expert stay in order) and list the distinct experts: in rank order
@@ -220,39 +218,45 @@ static void gather_task(void *argument, uint32_t worker, uint32_t n_workers)
     }
 }
 
-/* Rows of gate and up, then SwiGLU, for every ready expert. */
+/* The rows of a piece of gate and up, then SwiGLU, for all tokens of one ready expert. */
+static void gate_up_rows(const experts_run *experts, const sl_expert_view *view, uint32_t begin, uint32_t end)
+{
+    const sl_step_run *run = experts->run;
+    const sl_step *step = run->step;
+    const sl_op_attributes *attributes = &step->attributes;
+    const sl_place *input = &step->inputs[0];
+    uint32_t n_columns = (uint32_t)input->width;
+    uint32_t place = first_place(experts, view->expert);
+    uint32_t n_tokens = end_place(experts, view->expert) - place;
+    const char *x =
+        experts->shared_row ? run->inputs[0] : (char *)run->outputs[SL_EXPERTS_GATHERED] + input->row_bytes * place;
+    float *gate = sl_float_row_of(run->outputs[SL_EXPERTS_GATE], &step->outputs[SL_EXPERTS_GATE], place);
+    float *up = sl_float_row_of(run->outputs[SL_EXPERTS_UP], &step->outputs[SL_EXPERTS_UP], place);
+    run->kernels->matmul[attributes->gate_type](view->matrices[0], sl_type_row_bytes(attributes->gate_type, n_columns),
+                                                n_columns, begin, end, x, input->row_bytes, n_tokens, gate,
+                                                attributes->n_ff);
+    run->kernels->matmul[attributes->up_type](view->matrices[1], sl_type_row_bytes(attributes->up_type, n_columns),
+                                              n_columns, begin, end, x, input->row_bytes, n_tokens, up,
+                                              attributes->n_ff);
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        float *row = gate + (size_t)t * attributes->n_ff + begin;
+        run->kernels->swiglu(row, up + (size_t)t * attributes->n_ff + begin, end - begin, row);
+    }
+}
+
 static void gate_up_task(void *argument, uint32_t worker, uint32_t n_workers)
 {
     const experts_run *experts = argument;
     const sl_step_run *run = experts->run;
-    const sl_step *step = run->step;
-    const sl_op_attributes *attributes = &step->attributes;
-    uint32_t begin = 0;
-    uint32_t end = 0;
-    sl_workers_share(attributes->n_ff, ROW_GRAIN, worker, n_workers, &begin, &end);
-    if (begin == end) {
-        return;
-    }
-    const sl_place *input = &step->inputs[0];
-    uint32_t n_columns = (uint32_t)input->width;
-    for (uint32_t i = 0; i < experts->n_ready; i++) {
-        const sl_expert_view *view = &run->executor->ready[i];
-        uint32_t place = first_place(experts, view->expert);
-        uint32_t n_tokens = end_place(experts, view->expert) - place;
-        const char *x =
-            experts->shared_row ? run->inputs[0] : (char *)run->outputs[SL_EXPERTS_GATHERED] + input->row_bytes * place;
-        float *gate = sl_float_row_of(run->outputs[SL_EXPERTS_GATE], &step->outputs[SL_EXPERTS_GATE], place);
-        float *up = sl_float_row_of(run->outputs[SL_EXPERTS_UP], &step->outputs[SL_EXPERTS_UP], place);
-        run->kernels->matmul[attributes->gate_type](view->matrices[0],
-                                                    sl_type_row_bytes(attributes->gate_type, n_columns), n_columns,
-                                                    begin, end, x, input->row_bytes, n_tokens, gate, attributes->n_ff);
-        run->kernels->matmul[attributes->up_type](view->matrices[1], sl_type_row_bytes(attributes->up_type, n_columns),
-                                                  n_columns, begin, end, x, input->row_bytes, n_tokens, up,
-                                                  attributes->n_ff);
-        for (uint32_t t = 0; t < n_tokens; t++) {
-            float *row = gate + (size_t)t * attributes->n_ff + begin;
-            run->kernels->swiglu(row, up + (size_t)t * attributes->n_ff + begin, end - begin, row);
-        }
+    const sl_op_attributes *attributes = &run->step->attributes;
+    uint32_t piece_rows = sl_piece_rows(
+        attributes->n_ff, sl_type_row_bytes(attributes->gate_type, run->step->inputs[0].width), n_workers);
+    uint32_t n_pieces = sl_pieces_of(attributes->n_ff, piece_rows);
+    uint32_t piece = 0;
+    while (sl_workers_next(run->executor->config.workers, experts->n_ready * n_pieces, worker, &piece)) {
+        uint32_t begin = piece % n_pieces * piece_rows;
+        gate_up_rows(experts, &run->executor->ready[piece / n_pieces], begin,
+                     sl_piece_end(begin, piece_rows, attributes->n_ff));
     }
 }
 
@@ -283,20 +287,19 @@ static void down_task(void *argument, uint32_t worker, uint32_t n_workers)
     const sl_step *step = run->step;
     const sl_op_attributes *attributes = &step->attributes;
     uint32_t n_embd = (uint32_t)step->outputs[SL_EXPERTS_OUT].width;
-    uint32_t begin = 0;
-    uint32_t end = 0;
-    sl_workers_share(n_embd, ROW_GRAIN, worker, n_workers, &begin, &end);
-    if (begin == end) {
-        return;
-    }
     uint32_t i_hidden = run->outputs[SL_EXPERTS_HIDDEN] != NULL ? SL_EXPERTS_HIDDEN : SL_EXPERTS_GATE;
     const sl_place *hidden = &step->outputs[i_hidden];
-    for (uint32_t i = 0; i < experts->n_ready; i++) {
-        const sl_expert_view *view = &run->executor->ready[i];
+    uint64_t row_bytes = sl_type_row_bytes(attributes->down_type, attributes->n_ff);
+    uint32_t piece_rows = sl_piece_rows(n_embd, row_bytes, n_workers);
+    uint32_t n_pieces = sl_pieces_of(n_embd, piece_rows);
+    uint32_t piece = 0;
+    while (sl_workers_next(run->executor->config.workers, experts->n_ready * n_pieces, worker, &piece)) {
+        const sl_expert_view *view = &run->executor->ready[piece / n_pieces];
+        uint32_t begin = piece % n_pieces * piece_rows;
         uint32_t place = first_place(experts, view->expert);
         uint32_t n_tokens = end_place(experts, view->expert) - place;
         run->kernels->matmul[attributes->down_type](
-            view->matrices[2], sl_type_row_bytes(attributes->down_type, attributes->n_ff), attributes->n_ff, begin, end,
+            view->matrices[2], row_bytes, attributes->n_ff, begin, sl_piece_end(begin, piece_rows, n_embd),
             (char *)run->outputs[i_hidden] + hidden->row_bytes * place, hidden->row_bytes, n_tokens,
             sl_float_row_of(run->outputs[SL_EXPERTS_PAIR_OUT], &step->outputs[SL_EXPERTS_PAIR_OUT], place), n_embd);
     }

@@ -43,6 +43,28 @@ typedef struct sl_step_run {
     uint32_t rows;
 } sl_step_run;
 
+/* The rows of a weight are given out in pieces: long enough for the memory to stream, short enough that the workers
+ * finish together. Whole cache lines of outputs. One worker takes them all at once. */
+enum { SL_PIECE_BYTES = 128 << 10, SL_PIECE_GRAIN = 16 };
+
+static inline uint32_t sl_piece_rows(uint32_t n_rows, uint64_t row_bytes, uint32_t n_workers)
+{
+    uint64_t n_grains = SL_PIECE_BYTES / (row_bytes * SL_PIECE_GRAIN + 1);
+    return n_workers == 1 ? n_rows : (uint32_t)(n_grains < 1 ? 1 : n_grains) * SL_PIECE_GRAIN;
+}
+
+/* How many pieces `n_rows` rows make. */
+static inline uint32_t sl_pieces_of(uint32_t n_rows, uint32_t piece_rows)
+{
+    return (n_rows + piece_rows - 1) / piece_rows;
+}
+
+/* The end of the piece that begins with row `begin`. */
+static inline uint32_t sl_piece_end(uint32_t begin, uint32_t piece_rows, uint32_t n_rows)
+{
+    return n_rows - begin < piece_rows ? n_rows : begin + piece_rows;
+}
+
 static inline const float *sl_float_row(const void *base, const sl_place *place, uint32_t row)
 {
     return (const float *)((const char *)base + place->row_bytes * row);

@@ -9,6 +9,7 @@
  *  (3) A thread that sleeps did announce itself in `n_sleeping` before it looked at the generation for the last
  *      time, so the caller, which changes the generation before it looks at `n_sleeping`, cannot miss it (both
  *      sequentially consistent). The same holds the other way round for `caller_sleeps` and `n_running`.
+ *  (4) `n_taken` of every worker is 0 when a generation begins; whoever adds to it owns the unit that it counted.
  *
  * States of a thread: SPINNING -> RUNNING (new generation) -> SPINNING; SPINNING -> SLEEPING (spun for a while) ->
  * RUNNING. Threads spin for some tens of microseconds first: a token needs hundreds of meetings, and waking a thread
@@ -33,9 +34,15 @@ typedef struct worker {
     uint32_t index;
 } worker;
 
+/* On a line of its own: mostly its worker alone counts. */
+typedef struct share {
+    _Alignas(64) _Atomic uint32_t n_taken; /* units that were given out of this worker's share */
+} share;
+
 struct sl_workers {
     sl_memory *memory; /* borrowed: outlives the pool */
     worker *threads;   /* owned; [n_workers - 1] */
+    share *shares;     /* owned; [n_workers] */
     uint32_t n_workers;
     uint32_t n_started;
     sl_worker_task *task; /* guarded by: invariant 1 */
@@ -90,8 +97,16 @@ static void *worker_main(void *argument)
     }
 }
 
+static void begin_shares(sl_workers *workers)
+{
+    for (uint32_t i = 0; i < workers->n_workers; i++) {
+        atomic_store_explicit(&workers->shares[i].n_taken, 0, memory_order_relaxed);
+    }
+}
+
 static void publish(sl_workers *workers)
 {
+    begin_shares(workers);
     atomic_store_explicit(&workers->n_running, workers->n_started, memory_order_relaxed);
     atomic_fetch_add(&workers->generation, 1);
     if (atomic_load(&workers->n_sleeping) > 0) {
@@ -118,6 +133,7 @@ static void wait_for_workers(sl_workers *workers)
 void sl_workers_run(sl_workers *workers, sl_worker_task *task, void *argument)
 {
     if (workers->n_workers == 1) {
+        begin_shares(workers);
         task(argument, 0, 1);
         return;
     }
@@ -128,6 +144,22 @@ void sl_workers_run(sl_workers *workers, sl_worker_task *task, void *argument)
     wait_for_workers(workers);
 }
 
+bool sl_workers_next(sl_workers *workers, uint32_t n_units, uint32_t caller, uint32_t *unit)
+{
+    for (uint32_t i = 0; i < workers->n_workers; i++) {
+        uint32_t owner = (caller + i) % workers->n_workers;
+        uint32_t begin = 0;
+        uint32_t end = 0;
+        sl_workers_share(n_units, 1, owner, workers->n_workers, &begin, &end);
+        uint32_t taken = atomic_fetch_add_explicit(&workers->shares[owner].n_taken, 1, memory_order_relaxed);
+        if (taken < end - begin) {
+            *unit = begin + taken;
+            return true;
+        }
+    }
+    return false;
+}
+
 sluice_status sl_workers_open(sl_workers **out, uint32_t n_workers, sl_memory *memory, sluice_error *error)
 {
     *out = NULL;
@@ -136,12 +168,15 @@ sluice_status sl_workers_open(sl_workers **out, uint32_t n_workers, sl_memory *m
     }
     sl_workers *workers = sl_alloc_aligned(memory, SL_MEMORY_OTHER, sizeof *workers, 64);
     worker *threads = sl_alloc(memory, SL_MEMORY_OTHER, n_workers, sizeof *threads);
-    if (workers == NULL || threads == NULL) {
+    share *shares = sl_alloc_aligned(memory, SL_MEMORY_OTHER, n_workers * sizeof *shares, 64);
+    if (workers == NULL || threads == NULL || shares == NULL) {
+        sl_free(memory, shares);
         sl_free(memory, threads);
         sl_free(memory, workers);
-        return sl_error_no_memory(error, sizeof *workers + n_workers * sizeof *threads, "the worker threads");
+        return sl_error_no_memory(error, sizeof *workers + n_workers * (sizeof *threads + sizeof *shares),
+                                  "the worker threads");
     }
-    *workers = (sl_workers){.memory = memory, .threads = threads, .n_workers = n_workers};
+    *workers = (sl_workers){.memory = memory, .threads = threads, .shares = shares, .n_workers = n_workers};
     sluice_status status = SLUICE_OK;
     for (uint32_t i = 0; i + 1 < n_workers && status == SLUICE_OK; i++) {
         threads[i] = (worker){.workers = workers, .index = i + 1};
@@ -167,6 +202,7 @@ void sl_workers_close(sl_workers **workers)
     for (uint32_t i = 0; i < closing->n_started; i++) {
         sl_thread_join(&closing->threads[i].thread);
     }
+    sl_free(closing->memory, closing->shares);
     sl_free(closing->memory, closing->threads);
     sl_free(closing->memory, closing);
     *workers = NULL;
@@ -179,5 +215,6 @@ uint32_t sl_workers_count(const sl_workers *workers)
 
 uint64_t sl_workers_cost(uint32_t n_workers)
 {
-    return sl_memory_cost(sizeof(sl_workers), 64) + sl_memory_cost(n_workers * sizeof(worker), 16);
+    return sl_memory_cost(sizeof(sl_workers), 64) + sl_memory_cost(n_workers * sizeof(worker), 16) +
+           sl_memory_cost(n_workers * sizeof(share), 64);
 }

@@ -2,6 +2,7 @@
 #ifndef SL_EXEC_WORKERS_H
 #define SL_EXEC_WORKERS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -26,6 +27,11 @@ uint32_t sl_workers_count(const sl_workers *workers);
  * Allocates nothing and takes no lock. What the caller wrote before is visible to the task, what the task wrote is
  * visible after. */
 void sl_workers_run(sl_workers *workers, sl_worker_task *task, void *argument);
+
+/* The next of n_units units for this worker, within a task: first its own share of them, in order, then what is left of
+ * the others' shares. Every unit is given out once in a run; false when none is left. A task that uses it does so on every
+ * worker, with the same n_units, and only once in a run. */
+bool sl_workers_next(sl_workers *workers, uint32_t n_units, uint32_t worker, uint32_t *unit);
 
 /* The half-open range of `count` units that a worker owns: contiguous, in multiples of `grain` but for the last. */
 static inline void sl_workers_share(uint32_t count, uint32_t grain, uint32_t worker, uint32_t n_workers,

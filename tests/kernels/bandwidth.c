@@ -89,8 +89,8 @@ bool print_bandwidth(uint32_t n_threads)
         seconds = (now() - begin) / MEETINGS;
         meeting_seconds = seconds < meeting_seconds ? seconds : meeting_seconds;
     }
-    printf("{\"threads\": %u, \"read_bytes_per_s\": %.6g, \"meeting_s\": %.6g}\n", n_threads, STREAM_BYTES / read_seconds,
-           meeting_seconds);
+    printf("{\"threads\": %u, \"read_bytes_per_s\": %.6g, \"meeting_s\": %.6g}\n", n_threads,
+           STREAM_BYTES / read_seconds, meeting_seconds);
     sl_workers_close(&workers);
     munmap(map, STREAM_BYTES + LARGE_PAGE);
     return true;

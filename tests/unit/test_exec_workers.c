@@ -99,6 +99,50 @@ static void shares_cover_everything_once(void **state)
     }
 }
 
+typedef struct uneven_work {
+    sl_workers *workers;
+    uint32_t n_units;
+    uint32_t idle_worker; /* takes none */
+    uint32_t runs[N_UNITS];
+} uneven_work;
+
+static void take_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    uneven_work *work = argument;
+    uint32_t unit = 0;
+    if (n_workers > 1 && worker == work->idle_worker) {
+        return;
+    }
+    while (sl_workers_next(work->workers, work->n_units, worker, &unit)) {
+        assert_true(unit < work->n_units);
+        work->runs[unit]++;
+    }
+}
+
+static void units_are_given_out_once_even_when_a_worker_takes_none(void **state)
+{
+    (void)state;
+    sl_memory memory;
+    sl_memory_init(&memory, NULL);
+    for (uint32_t n_workers = 1; n_workers <= 4; n_workers++) {
+        uneven_work work = {.idle_worker = n_workers};
+        assert_int_equal(sl_workers_open(&work.workers, n_workers, &memory, NULL), SLUICE_OK);
+        static const uint32_t counts[] = {0, 1, 3, 17, N_UNITS};
+        for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
+            for (uint32_t run = 1; run <= 50; run++) {
+                work.n_units = counts[c];
+                work.idle_worker = run % (n_workers + 1);
+                sl_workers_run(work.workers, take_task, &work);
+            }
+            for (uint32_t i = 0; i < N_UNITS; i++) {
+                assert_int_equal(work.runs[i], i < counts[c] ? 50 : 0);
+                work.runs[i] = 0;
+            }
+        }
+        sl_workers_close(&work.workers);
+    }
+}
+
 static void an_impossible_number_of_workers_is_refused(void **state)
 {
     (void)state;
@@ -119,6 +163,7 @@ int main(void)
         cmocka_unit_test(more_workers_than_cores_make_progress),
         cmocka_unit_test(workers_that_fell_asleep_wake_up),
         cmocka_unit_test(shares_cover_everything_once),
+        cmocka_unit_test(units_are_given_out_once_even_when_a_worker_takes_none),
         cmocka_unit_test(an_impossible_number_of_workers_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
