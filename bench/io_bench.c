@@ -3,10 +3,10 @@
  * gigabyte, and how long a group took.
  *
  * Usage: io_bench FILE [kind=uring|pread] [threads=N] [depth=N] [piece=KIB] [read=KIB] [group=N] [outstanding=N]
- *                 [burst=0|1] [seconds=F] [huge=0|1] [buffered=0|1]
+ *                 [burst=0|1] [seconds=F] [huge=0|1] [buffered=0|1] [memory=0|1] [files=0|1]
  *
  * With burst=1 all outstanding groups are submitted at once and waited for before the next ones, as a layer does;
- * otherwise each finished group is replaced by the next.
+ * otherwise each finished group is replaced by the next. memory=1 registers the memory of each group, files=1 the file.
  * Threads: main submits; the engine's threads report under the lock. */
 #include <inttypes.h>
 #include <pthread.h>
@@ -26,7 +26,22 @@ typedef struct setting {
     double value;
 } setting;
 
-enum { THREADS, DEPTH, PIECE, READ, GROUP, OUTSTANDING, BURST, SECONDS, HUGE, BUFFERED, SEED, N_SETTINGS };
+enum {
+    THREADS,
+    DEPTH,
+    PIECE,
+    READ,
+    GROUP,
+    OUTSTANDING,
+    BURST,
+    SECONDS,
+    HUGE,
+    BUFFERED,
+    MEMORY,
+    FILES,
+    SEED,
+    N_SETTINGS
+};
 
 typedef struct group {
     sl_read reads[MAX_GROUP];
@@ -188,7 +203,8 @@ static bool parse(bench *self, int n_words, char **words)
         [THREADS] = {"threads", 4},   [DEPTH] = {"depth", 0},     [PIECE] = {"piece", 0},
         [READ] = {"read", 864},       [GROUP] = {"group", 3},     [OUTSTANDING] = {"outstanding", 8},
         [BURST] = {"burst", 0},       [SECONDS] = {"seconds", 3}, [HUGE] = {"huge", 1},
-        [BUFFERED] = {"buffered", 0}, [SEED] = {"seed", 1},
+        [BUFFERED] = {"buffered", 0}, [MEMORY] = {"memory", 0},   [FILES] = {"files", 0},
+        [SEED] = {"seed", 1},
     };
     memcpy(self->settings, defaults, sizeof defaults);
     for (int i_word = 2; i_word < n_words; i_word++) {
@@ -233,7 +249,11 @@ static sluice_status open_all(bench *self, uint64_t buffer_bytes, sluice_error *
     sl_reads_options options = {.kind = self->kind,
                                 .n_threads = (uint32_t)value_of(self, THREADS),
                                 .depth = (uint32_t)value_of(self, DEPTH),
-                                .piece_bytes = (uint32_t)value_of(self, PIECE) * KIB};
+                                .piece_bytes = (uint32_t)value_of(self, PIECE) * KIB,
+                                .memory = {.start = self->buffer,
+                                           .range_bytes = self->n_group * self->read_bytes,
+                                           .n_ranges = value_of(self, MEMORY) != 0 ? self->n_outstanding : 0},
+                                .plain_files = value_of(self, FILES) == 0};
     SL_TRY(sl_reads_open(&self->reads, &options, &self->memory, NULL, on_done, self, error));
     return SLUICE_OK;
 }

@@ -7,7 +7,10 @@
  *  (2) Memory is charged before it is committed, and discharged after it was given back.
  *  (3) The memory of a slot is given back only when the slot is ABSENT and beyond those in use: nothing reads it,
  *      computes with it or finds it on the free list.
- *  (4) The address space is never charged: where nothing was touched the kernel holds nothing, page tables included.
+ *  (4) Memory is given back only while the read engine has none of the arena registered: what is registered keeps its
+ *      pages, and reads would go on into pages that the slots no longer have. That holds for every slot, because the
+ *      last one that stays may share a large page with the first that goes.
+ *  (5) The address space is never charged: where nothing was touched the kernel holds nothing, page tables included.
  *      Those of touched slots are for the engine's plan to count.
  *
  * Threads: any; one changes the number of slots at a time (resize_lock), requests go on under the store's lock. */
@@ -50,7 +53,10 @@ static sluice_status release(sl_store *store, uint32_t n_slots, sluice_error *er
 {
     size_t kept = bytes_of(store, n_slots);
     size_t less = bytes_of(store, store->n_committed) - kept;
-    if (!sl_pages_release(store->arena + kept, less)) {
+    sl_reads_register_memory(&store->reads, false);
+    bool released = sl_pages_release(store->arena + kept, less);
+    sl_reads_register_memory(&store->reads, true);
+    if (!released) {
         return sl_error_set(error, SLUICE_ERROR_SYSTEM,
                             "the kernel does not take back %zu bytes of expert slots that are no longer used; it may "
                             "on the next try, or when locked memory is unlocked",

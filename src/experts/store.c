@@ -114,12 +114,22 @@ static uint64_t policy_cost(const sl_store_config *config, const sl_store_geomet
     return sl_policy_cost(&policy_config);
 }
 
+/* How to read: slots are read into again and again. */
+static sl_reads_options reads_options_of(const sl_store_config *config, const sl_store_geometry *geometry,
+                                         unsigned char *arena, uint32_t n_slots)
+{
+    sl_reads_options options = config->reads;
+    options.memory = (sl_reads_memory){.start = arena, .range_bytes = geometry->slot_bytes, .n_ranges = n_slots};
+    return options;
+}
+
 sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *plan, sluice_error *error)
 {
     sl_store_geometry geometry;
     SL_TRY(sl_store_geometry_of(config, config->n_slots, &geometry, error));
     store_allocations bytes = allocations_of(config, &geometry);
-    sl_reads_cost reads_cost = sl_reads_cost_of(&config->reads);
+    sl_reads_options reads_options = reads_options_of(config, &geometry, NULL, (uint32_t)geometry.n_total);
+    sl_reads_cost reads_cost = sl_reads_cost_of(&reads_options);
     plan->slot_bytes = geometry.slot_bytes;
     plan->slots_bytes = config->n_slots * geometry.slot_bytes;
     plan->io_bytes =
@@ -209,7 +219,8 @@ static const char *name_backend(const sl_store *store)
 
 static sluice_status open_reads(sl_store *store, const sl_store_config *config, sluice_error *error)
 {
-    SL_TRY(sl_reads_open(&store->reads, &config->reads, store->memory, store->log, sl_slot_read_done, store, error));
+    sl_reads_options options = reads_options_of(config, &store->geometry, store->arena, store->max_slots);
+    SL_TRY(sl_reads_open(&store->reads, &options, store->memory, store->log, sl_slot_read_done, store, error));
     store->backend_name = name_backend(store);
     char text[256];
     sl_reads_describe_backend(&store->reads, text, sizeof text);

@@ -159,6 +159,11 @@ static void faults_close(void *self)
     sl_free(wrapper->memory, wrapper);
 }
 
+static void faults_register_memory(void *self, bool registered)
+{
+    sl_reads_register_memory(&((fault_wrapper *)self)->inner, registered);
+}
+
 static void faults_describe(void *self, char *text, size_t capacity)
 {
     const fault_wrapper *wrapper = self;
@@ -168,6 +173,7 @@ static void faults_describe(void *self, char *text, size_t capacity)
 static const sl_reads_backend faults_backend = {.name = "faults",
                                                 .submit = faults_submit,
                                                 .redirect = faults_redirect,
+                                                .register_memory = faults_register_memory,
                                                 .describe = faults_describe,
                                                 .close = faults_close};
 

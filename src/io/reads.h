@@ -47,6 +47,8 @@ typedef struct sl_reads_backend {
     void (*submit)(void *self, sl_read *read);
     /* Report to another function from now on; only while no read is in flight. */
     void (*redirect)(void *self, void (*on_done)(void *user, sl_read *read), void *user);
+    /* See sl_reads_register_memory; NULL: never does. */
+    void (*register_memory)(void *self, bool registered);
     /* See sl_reads_describe_backend. */
     void (*describe)(void *self, char *text, size_t capacity);
     void (*close)(void *self); /* waits for reads in flight, then frees; on_done is not called afterwards */
@@ -76,18 +78,31 @@ enum {
     SL_READS_MAX_PIECE_BYTES = 1 << 30
 };
 
+/* Memory that is read into again and again, in ranges side by side, each from its start. Registering it with the kernel
+ * spares that to find and hold its pages for every read. Who takes pages away, or puts others in their place, has to say
+ * so before: sl_reads_register_memory. */
+typedef struct sl_reads_memory {
+    unsigned char *start; /* borrowed until close */
+    uint64_t range_bytes;
+    uint32_t n_ranges; /* 0: none */
+} sl_reads_memory;
+
 /* What an engine is made of. The defaults are measured: docs/io.md. */
 typedef struct sl_reads_options {
     sl_reads_kind kind;
-    uint32_t n_threads;   /* pread: 1 to SL_READS_MAX_THREADS */
-    uint32_t depth;       /* io_uring: pieces in flight, up to SL_READS_MAX_DEPTH; 0: the default */
-    uint32_t piece_bytes; /* io_uring: larger reads are split, a power of two within the limits; 0: the default */
+    uint32_t n_threads;     /* pread: 1 to SL_READS_MAX_THREADS */
+    uint32_t depth;         /* io_uring: pieces in flight, up to SL_READS_MAX_DEPTH; 0: the default */
+    uint32_t piece_bytes;   /* io_uring: larger reads are split, a power of two within the limits; 0: the default */
+    sl_reads_memory memory; /* io_uring: a range is registered when it is read into again, if directly */
+    bool plain_files;       /* io_uring: register no files, only to measure what that brings */
 } sl_reads_options;
 
 /* Open an engine. A direct read that the system refuses as such (EINVAL) is done buffered, and so are all later ones of
  * that file, which `log` (may be NULL; borrowed until close) is told once. What buffered reads leave in the page cache
- * is dropped at once. EINTR and partial reads are continued; other failures are not tried again. UNSUPPORTED with the
- * reason when io_uring is wanted and cannot be had. `*reads` is filled; on failure nothing stays. */
+ * is dropped at once. EINTR and partial reads are continued; other failures are not tried again. Files and memory are
+ * registered with an io_uring where the system allows it, and read without that where it does not; so the kernel keeps a
+ * file that was read directly open until close, also when its owner has closed it. UNSUPPORTED with the reason when
+ * io_uring is wanted and cannot be had. `*reads` is filled; on failure nothing stays. */
 SLUICE_NODISCARD sluice_status sl_reads_open(sl_reads *reads, const sl_reads_options *options, sl_memory *memory,
                                              const sl_log *log, void (*on_done)(void *user, sl_read *read), void *user,
                                              sluice_error *error);
@@ -135,6 +150,16 @@ uint64_t sl_reads_faults_cost(void);
 static inline void sl_reads_submit(sl_reads *reads, sl_read *read)
 {
     reads->backend->submit(reads->self, read);
+}
+
+/* Whether the memory of the options may be registered, as it may from the start. After `false` has returned none of it
+ * is: the kernel holds its pages only for reads in flight, and later ones find those that are at its addresses then.
+ * Waits for the backend, and with older kernels for reads in flight. One thread at a time. */
+static inline void sl_reads_register_memory(sl_reads *reads, bool registered)
+{
+    if (reads->backend->register_memory != NULL) {
+        reads->backend->register_memory(reads->self, registered);
+    }
 }
 
 /* The backend, its figures, and what it had to do without, for a log: "uring, 32 pieces of up to 512 KiB in flight". */

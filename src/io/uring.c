@@ -20,6 +20,8 @@
  *      included; a read that is submitted from on_done while the engine closes is still done.
  *  (8) A ring that stops taking work is given up: what it took is waited for, everything else is done with pread by the
  *      reader. A read never depends on the ring alone.
+ *  (9) Memory is registered only while has_memory is true and the ring is there (registered.h). A read that the kernel
+ *      refuses only because of that is done without.
  *
  * Life of a read:  QUEUED [uring_submit] -> in a lane [take_queue] -> pieces in flight [start_piece] -> reported
  * [finish_piece].
@@ -35,6 +37,7 @@
 
 #include "io/backends.h"
 #include "io/lanes.h"
+#include "io/registered.h"
 #include "os/thread.h"
 
 enum {
@@ -55,7 +58,9 @@ typedef struct uring_piece {
     sl_read *read; /* borrowed; NULL: free */
     sl_stretch stretch;
     bool direct;
-    bool blocking; /* let a thread of the kernel wait for it */
+    bool blocking;   /* let a thread of the kernel wait for it */
+    bool in_range;   /* submitted as a read into registered memory */
+    int range_errno; /* why that failed, so that it is done without; 0: it did not */
     uint32_t n_again;
     uint32_t next_free; /* NO_PIECE at the end */
 } uring_piece;
@@ -72,18 +77,21 @@ typedef struct uring {
     int wake_descriptor; /* owned */
     sl_thread reader;
     pthread_mutex_t lock;
-    pthread_cond_t answered; /* the reader has tried to make its ring */
+    pthread_cond_t answered; /* the reader has tried to make its ring, or has done what wants_memory says */
 
     /* Guarded by `lock`. */
     sl_read *first; /* borrowed; oldest of the queue */
     sl_read *last;  /* borrowed */
     bool closing;
     bool sleeping;
+    bool wants_memory; /* memory is to be registered */
+    bool has_memory;   /* the reader has seen to that */
     ring_state state;
     int ring_errno; /* RING_REFUSED: why */
 
     /* Reader's own. */
     struct io_uring ring;
+    sl_registered registered;
     bool given_up;     /* the ring is closed */
     bool ending;       /* closing, and the queue was empty when last seen */
     bool wake_armed;   /* a read of the wake-up descriptor is in flight */
@@ -249,10 +257,20 @@ static void submit_piece(uring *self, uring_piece *piece)
     unsigned bytes = (unsigned)(piece->stretch.length - piece->stretch.arrived);
     int descriptor = piece->direct ? read->file->direct_descriptor : read->file->descriptor;
     unsigned char *destination = (unsigned char *)read->destination + place;
+    int file = piece->direct ? sl_registered_file(&self->registered, read->file) : SL_NOT_REGISTERED;
+    int range = piece->direct && !piece->blocking && piece->range_errno == 0
+                    ? sl_registered_range(&self->registered, destination, bytes)
+                    : SL_NOT_REGISTERED;
+    piece->in_range = range != SL_NOT_REGISTERED;
     struct io_uring_sqe *entry = io_uring_get_sqe(&self->ring);
-    io_uring_prep_read(entry, descriptor, destination, bytes, read->offset + place);
+    io_uring_prep_read(entry, file != SL_NOT_REGISTERED ? file : descriptor, destination, bytes, read->offset + place);
+    if (piece->in_range) {
+        entry->opcode = IORING_OP_READ_FIXED;
+        entry->buf_index = (uint16_t)range;
+    }
     io_uring_sqe_set_data64(entry, (uint64_t)(piece - self->pieces) + 1);
-    io_uring_sqe_set_flags(entry, piece->blocking ? IOSQE_ASYNC : 0);
+    io_uring_sqe_set_flags(entry,
+                           (piece->blocking ? IOSQE_ASYNC : 0u) | (file != SL_NOT_REGISTERED ? IOSQE_FIXED_FILE : 0u));
     announce_write(destination, bytes);
 }
 
@@ -267,14 +285,21 @@ static void complete_piece(uring *self, uring_piece *piece, int result)
         piece->n_again++;
         piece->blocking = true;
         submit_piece(self, piece);
+    } else if (piece->in_range && (result == -EINVAL || result == -EFAULT || result == -EOPNOTSUPP)) {
+        piece->range_errno = -result;
+        submit_piece(self, piece);
     } else if (result == -EINVAL && piece->direct) {
         sl_refusals_add(&self->refusals, read);
         piece->direct = false;
+        piece->range_errno = 0;
         submit_piece(self, piece);
     } else if (result < 0) {
         finish_piece(self, piece, -result);
     } else {
         uint64_t place = stretch->start + stretch->arrived;
+        if (piece->range_errno != 0) {
+            sl_registered_refuse_ranges(&self->registered, piece->range_errno);
+        }
         announce_write((unsigned char *)read->destination + place, (uint64_t)result);
         stretch->arrived += (uint64_t)result;
         if (!piece->direct) {
@@ -296,6 +321,20 @@ static uint64_t step_of(const uring *self, const sl_read *read)
     return self->piece_bytes > alignment ? self->piece_bytes : alignment;
 }
 
+/* Do as wants_memory says. */
+static void register_memory(uring *self, bool registered)
+{
+    if (!self->given_up && registered) {
+        sl_registered_allow_ranges(&self->registered);
+    } else if (!self->given_up) {
+        sl_registered_drop_ranges(&self->registered);
+    }
+    pthread_mutex_lock(&self->lock);
+    self->has_memory = registered;
+    pthread_cond_broadcast(&self->answered);
+    pthread_mutex_unlock(&self->lock);
+}
+
 /* Move what was submitted into the lanes; a read that asks for nothing is done. false when there was nothing: the
  * reader may sleep or end. */
 static bool take_queue(uring *self)
@@ -306,7 +345,12 @@ static bool take_queue(uring *self)
     self->last = NULL;
     self->sleeping = read == NULL && self->first_free != NO_PIECE;
     self->ending = read == NULL && self->closing;
+    bool wants_memory = self->wants_memory;
+    bool has_memory = self->has_memory;
     pthread_mutex_unlock(&self->lock);
+    if (wants_memory != has_memory) {
+        register_memory(self, wants_memory);
+    }
     if (read == NULL) {
         return false;
     }
@@ -436,6 +480,7 @@ static void give_up(uring *self, int system_errno)
             pause_briefly();
         }
     }
+    sl_registered_close(&self->registered);
     close_ring(&self->ring);
     for (uint32_t i_piece = 0; i_piece < self->depth; i_piece++) {
         if (untaken[i_piece]) {
@@ -481,6 +526,9 @@ static void *run(void *argument)
 {
     uring *self = argument;
     int failed = open_ring(&self->ring, entries_of(self->depth), self->wake_descriptor);
+    if (failed == 0) {
+        sl_registered_open(&self->registered, &self->ring);
+    }
     pthread_mutex_lock(&self->lock);
     self->state = failed == 0 ? RING_RUNNING : RING_REFUSED;
     self->ring_errno = failed;
@@ -500,6 +548,7 @@ static void *run(void *argument)
         submit_and_wait(self);
     }
     if (!self->given_up) {
+        sl_registered_close(&self->registered);
         close_ring(&self->ring);
     }
     return NULL;
@@ -533,10 +582,23 @@ static void uring_redirect(void *own, void (*on_done)(void *user, sl_read *read)
     self->user = user;
 }
 
+static void uring_register_memory(void *own, bool registered)
+{
+    uring *self = own;
+    pthread_mutex_lock(&self->lock);
+    self->wants_memory = registered;
+    wake_reader(self);
+    while (self->has_memory != registered) {
+        pthread_cond_wait(&self->answered, &self->lock);
+    }
+    pthread_mutex_unlock(&self->lock);
+}
+
 static void uring_describe(void *own, char *text, size_t capacity)
 {
     const uring *self = own;
     snprintf(text, capacity, "uring, %u pieces of up to %u KiB in flight", self->depth, self->piece_bytes / 1024);
+    sl_registered_describe(&self->registered, text, capacity);
 }
 
 static void free_all(uring *self)
@@ -561,6 +623,7 @@ static void uring_close(void *own)
 static const sl_reads_backend uring_backend = {.name = "uring",
                                                .submit = uring_submit,
                                                .redirect = uring_redirect,
+                                               .register_memory = uring_register_memory,
                                                .describe = uring_describe,
                                                .close = uring_close};
 
@@ -586,7 +649,8 @@ sl_reads_cost sl_reads_uring_cost(const sl_reads_options *options)
     uint64_t ring_bytes = whole_pages(n_entries * sizeof(struct io_uring_sqe)) +
                           whole_pages(2 * n_entries * sizeof(struct io_uring_cqe) + n_entries * sizeof(uint32_t));
     return (sl_reads_cost){.account_bytes = sl_memory_cost(engine_bytes(depth), 16),
-                           .kernel_bytes = ring_bytes + depth * KERNEL_REQUEST_BYTES + KERNEL_FIXED_BYTES,
+                           .kernel_bytes = ring_bytes + depth * KERNEL_REQUEST_BYTES + KERNEL_FIXED_BYTES +
+                                           sl_registered_kernel_bytes(options),
                            .n_threads = 1};
 }
 
@@ -662,6 +726,8 @@ sluice_status sl_reads_open_uring(sl_reads *reads, const sl_reads_options *optio
     self->on_done = on_done;
     self->user = user;
     self->refusals.log = log;
+    sl_registered_init(&self->registered, options, log);
+    self->wants_memory = self->has_memory = true;
     self->depth = depth;
     sl_lanes_init(&self->lanes, depth);
     self->piece_bytes = options->piece_bytes == 0 ? DEFAULT_PIECE_BYTES : options->piece_bytes;

@@ -17,15 +17,17 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned n_wanted)
     bool answered[MAX_USER_DATA + 1] = {false};
     for (unsigned place = ring->sq.sqe_head; place != ring->sq.sqe_tail; place++) {
         struct io_uring_sqe *entry = &ring->sq.sqes[place & ring->sq.ring_mask];
-        if (entry->opcode != IORING_OP_READ || entry->user_data == 0 || entry->user_data > MAX_USER_DATA) {
+        bool reads = entry->opcode == IORING_OP_READ || entry->opcode == IORING_OP_READ_FIXED;
+        if (!reads || entry->user_data == 0 || entry->user_data > MAX_USER_DATA) {
             continue; /* not of a file */
         }
         if (!answers_reads()) {
             break;
         }
         uint64_t user_data = entry->user_data;
+        int descriptor = (entry->flags & IOSQE_FIXED_FILE) != 0 ? registered_descriptor() : entry->fd;
         answers[user_data] =
-            (int)disturbed_read(entry->fd, (void *)(uintptr_t)entry->addr, entry->len, (off_t)entry->off);
+            (int)disturbed_read(descriptor, (void *)(uintptr_t)entry->addr, entry->len, (off_t)entry->off);
         answered[user_data] = true;
         io_uring_prep_nop(entry);
         entry->user_data = user_data;

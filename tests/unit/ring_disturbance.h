@@ -11,4 +11,7 @@ ssize_t disturbed_read(int descriptor, void *destination, size_t length, off_t o
 /* The test's own: whether reads of files are to be answered so. Asked only while reads are being submitted. */
 bool answers_reads(void);
 
+/* The test's own: the descriptor of the only file that is registered with the ring. */
+int registered_descriptor(void);
+
 #endif

@@ -68,6 +68,11 @@ bool answers_reads(void)
     return disturbed != UNDISTURBED;
 }
 
+int registered_descriptor(void)
+{
+    return direct_descriptor;
+}
+
 ssize_t __wrap_pread(int descriptor, void *destination, size_t length, off_t offset)
 {
     ssize_t got = disturbed_read(descriptor, destination, length, offset);
@@ -117,11 +122,11 @@ static void open_threads(fixture *test, uint32_t n_threads)
 }
 
 /* Many reads at once, all of which must succeed. */
-static void check_reads(fixture *test, uint32_t n_threads, bool direct)
+static void check_open_reads(fixture *test, bool direct)
 {
     sl_read reads[N_READS];
     memset(test->buffer, 0, (size_t)N_READS * 16 * BLOCK_BYTES);
-    open_threads(test, n_threads);
+    test->n_done = 0;
     for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
         reads[i_read] = make_read(test, i_read, direct);
         sl_reads_submit(&test->reads, &reads[i_read]);
@@ -130,6 +135,12 @@ static void check_reads(fixture *test, uint32_t n_threads, bool direct)
     for (uint32_t i_read = 0; i_read < N_READS; i_read++) {
         expect_true_bytes(test, &reads[i_read]);
     }
+}
+
+static void check_reads(fixture *test, uint32_t n_threads, bool direct)
+{
+    open_threads(test, n_threads);
+    check_open_reads(test, direct);
 }
 
 static void every_read_brings_the_bytes_of_its_range(void **state)
@@ -149,6 +160,28 @@ static void interruptions_and_partial_reads_are_continued(void **state)
         check_reads(*state, 3, true);
         assert_true(n_calls >= n_before + 2 * N_READS);
         check_reads(*state, 3, false);
+    }
+}
+
+/* With the second round the memory is registered, where the system does that. */
+static void check_repeated_reads(fixture *test, bool direct)
+{
+    sl_reads_options options = options_of(3);
+    options.memory = (sl_reads_memory){.start = test->buffer, .range_bytes = 16 * BLOCK_BYTES, .n_ranges = N_READS};
+    open_reads(test, options);
+    for (int i_round = 0; i_round < 3; i_round++) {
+        check_open_reads(test, direct);
+    }
+}
+
+static void memory_that_is_used_again_gets_the_bytes_of_each_read(void **state)
+{
+    static const disturbance harmless[] = {UNDISTURBED, ALWAYS_INTERRUPTED_ONCE, SHORT_COUNTS, ODD_COUNTS,
+                                           DIRECT_REFUSED_LATER};
+    for (size_t i_case = 0; i_case < sizeof harmless / sizeof harmless[0]; i_case++) {
+        disturbed = harmless[i_case];
+        check_repeated_reads(*state, true);
+        check_repeated_reads(*state, false);
     }
 }
 
@@ -499,8 +532,12 @@ static void the_description_says_what_is_read_with(void **state)
     open_threads(test, 3);
     assert_int_equal(sl_reads_wrap_faults(&test->reads, &test->plan, &test->memory, NULL), SLUICE_OK);
     sl_reads_describe_backend(&test->reads, text, sizeof text);
-    assert_string_equal(text, tested_kind == SL_READS_PREAD ? "pread, 3 threads"
-                                                            : "uring, 3 pieces of up to 16 KiB in flight");
+    static const char uring[] = "uring, 3 pieces of up to 16 KiB in flight";
+    if (tested_kind == SL_READS_PREAD) {
+        assert_string_equal(text, "pread, 3 threads");
+    } else {
+        assert_memory_equal(text, uring, sizeof uring - 1); /* and what is registered */
+    }
 }
 
 /* Pages of the file's range that are in the page cache. */
@@ -553,6 +590,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(every_read_brings_the_bytes_of_its_range),
         TEST(interruptions_and_partial_reads_are_continued),
+        TEST(memory_that_is_used_again_gets_the_bytes_of_each_read),
         TEST(refused_direct_reads_are_done_buffered_and_logged_once),
         TEST(reads_start_in_the_order_they_were_submitted),
         TEST(a_disk_error_names_path_place_and_cause),
