@@ -154,19 +154,20 @@ static sluice_status list_expert_ranges(sluice_engine *engine, sluice_error *err
         engine->store_files[i] =
             (sl_store_file){.file = &engine->file->files[i].file, .path = engine->file->files[i].path};
     }
-    engine->store_config = (sl_store_config){.n_layers = n_layers,
-                                             .n_experts = n_experts,
-                                             .n_used = model->hyper.n_experts_used,
-                                             .n_ranges = SL_EXPERT_MATRICES,
-                                             .ranges = engine->ranges,
-                                             .files = engine->store_files,
-                                             .n_files = engine->file->n_files,
-                                             .n_slots = 1,
-                                             .policy = engine->policy_kind,
-                                             .reads = {.kind = engine->reads_kind, .n_threads = SL_READ_THREADS},
-                                             .faults = engine->faults,
-                                             .memory = &engine->memory,
-                                             .log = &engine->log};
+    engine->store_config =
+        (sl_store_config){.n_layers = n_layers,
+                          .n_experts = n_experts,
+                          .n_used = model->hyper.n_experts_used,
+                          .n_ranges = SL_EXPERT_MATRICES,
+                          .ranges = engine->ranges,
+                          .files = engine->store_files,
+                          .n_files = engine->file->n_files,
+                          .n_slots = 1,
+                          .policy = engine->policy_kind,
+                          .reads = {.kind = engine->reads_kind, .n_threads = SL_READ_THREADS, .from_cache = true},
+                          .faults = engine->faults,
+                          .memory = &engine->memory,
+                          .log = &engine->log};
     return SLUICE_OK;
 }
 

@@ -12,6 +12,7 @@ enum { SL_MAX_REFUSALS = 16 };
  * directly each time. thread: any. */
 typedef struct sl_refusals {
     const sl_log *log;                               /* borrowed; may be NULL */
+    bool from_cache;                                 /* never changes */
     _Atomic(const sl_file *) files[SL_MAX_REFUSALS]; /* borrowed; filled from the front */
 } sl_refusals;
 
@@ -32,6 +33,9 @@ typedef struct sl_stretch {
     uint64_t required; /* must arrive */
     uint64_t arrived;
 } sl_stretch;
+
+/* Whether to leave the disk alone, because the page cache has the whole stretch. */
+bool sl_stretch_is_cached(const sl_stretch *stretch, const sl_read *read, const sl_refusals *refusals);
 
 /* Read what of a stretch has not arrived with pread on this thread, directly where that is allowed. Returns the errno
  * that stopped it, or 0, also at the end of the file. */

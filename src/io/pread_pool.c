@@ -160,6 +160,7 @@ sluice_status sl_reads_open_pread(sl_reads *reads, const sl_reads_options *optio
     pool->memory = memory;
     sl_lanes_init(&pool->lanes, n_threads);
     pool->refusals.log = log;
+    pool->refusals.from_cache = options->from_cache;
     pool->on_done = on_done;
     pool->user = user;
     sluice_status status = init_locks(pool, error);

@@ -3,7 +3,8 @@
  * Invariants
  *  (1) A read is OK only when `required` bytes came from the file, and the file still had the size and the modification
  *      time of its opening after they came.
- *  (2) What a buffered read brought into the page cache is dropped as soon as it was copied.
+ *  (2) What a buffered read brought into the page cache is dropped as soon as it was copied. What was there before is
+ *      copied from there and stays.
  *  (3) The entries of sl_refusals are filled from the front and never change again.
  * Threads: any; a read belongs to the thread that works on it. */
 #include <errno.h>
@@ -110,11 +111,17 @@ static int read_on(sl_stretch *stretch, const sl_read *read, int descriptor, uin
     return 0;
 }
 
+bool sl_stretch_is_cached(const sl_stretch *stretch, const sl_read *read, const sl_refusals *refusals)
+{
+    return refusals->from_cache && sl_file_is_cached(read->file, read->offset + stretch->start, stretch->length);
+}
+
 int sl_stretch_perform(sl_stretch *stretch, const sl_read *read, sl_refusals *refusals)
 {
     int failed = 0;
     uint32_t alignment = read->file->direct_alignment;
-    if (sl_refusals_allow(refusals, read) && (stretch->start + stretch->arrived) % alignment == 0) {
+    bool cached = sl_stretch_is_cached(stretch, read, refusals);
+    if (!cached && sl_refusals_allow(refusals, read) && (stretch->start + stretch->arrived) % alignment == 0) {
         failed = read_on(stretch, read, read->file->direct_descriptor, alignment);
         if (failed == EINVAL) {
             sl_refusals_add(refusals, read);
@@ -124,7 +131,9 @@ int sl_stretch_perform(sl_stretch *stretch, const sl_read *read, sl_refusals *re
     if (failed == 0 && stretch->arrived < stretch->required) {
         uint64_t before = stretch->arrived;
         failed = read_on(stretch, read, read->file->descriptor, 1);
-        sl_file_forget(read->file, read->offset + stretch->start + before, stretch->arrived - before);
+        if (!cached) {
+            sl_file_forget(read->file, read->offset + stretch->start + before, stretch->arrived - before);
+        }
     }
     return failed;
 }

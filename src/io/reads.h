@@ -93,13 +93,14 @@ typedef struct sl_reads_options {
     uint32_t n_threads;     /* pread: 1 to SL_READS_MAX_THREADS */
     uint32_t depth;         /* io_uring: pieces in flight, up to SL_READS_MAX_DEPTH; 0: the default */
     uint32_t piece_bytes;   /* io_uring: larger reads are split, a power of two within the limits; 0: the default */
+    bool from_cache;        /* what the page cache has already is copied from there, and stays there */
     sl_reads_memory memory; /* io_uring: a range is registered when it is read into again, if directly */
     bool plain_files;       /* io_uring: register no files, only to measure what that brings */
 } sl_reads_options;
 
 /* Open an engine. A direct read that the system refuses as such (EINVAL) is done buffered, and so are all later ones of
  * that file, which `log` (may be NULL; borrowed until close) is told once. What buffered reads leave in the page cache
- * is dropped at once. EINTR and partial reads are continued; other failures are not tried again. Files and memory are
+ * is dropped at once, but what was there before with from_cache. EINTR and partial reads are continued; other failures are not tried again. Files and memory are
  * registered with an io_uring where the system allows it, and read without that where it does not; so the kernel keeps a
  * file that was read directly open until close, also when its owner has closed it. UNSUPPORTED with the reason when
  * io_uring is wanted and cannot be had. `*reads` is filled; on failure nothing stays. */

@@ -58,6 +58,7 @@ typedef struct uring_piece {
     sl_read *read; /* borrowed; NULL: free */
     sl_stretch stretch;
     bool direct;
+    bool cached;     /* not direct, because the page cache has it: which stays as it is */
     bool blocking;   /* let a thread of the kernel wait for it */
     bool in_range;   /* submitted as a read into registered memory */
     int range_errno; /* why that failed, so that it is done without; 0: it did not */
@@ -302,7 +303,7 @@ static void complete_piece(uring *self, uring_piece *piece, int result)
         }
         announce_write((unsigned char *)read->destination + place, (uint64_t)result);
         stretch->arrived += (uint64_t)result;
-        if (!piece->direct) {
+        if (!piece->direct && !piece->cached) {
             sl_file_forget(read->file, read->offset + place, (uint64_t)result);
         }
         bool file_ended = result == 0 && !piece->direct;
@@ -380,9 +381,12 @@ static void start_piece(uring *self, sl_lane *lane)
     uint64_t step = step_of(self, read);
     uint64_t length = read->length - start < step ? read->length - start : step;
     uint64_t required = read->required - start < length ? read->required - start : length;
+    sl_stretch stretch = {.start = start, .length = length, .required = required};
+    bool cached = sl_stretch_is_cached(&stretch, read, &self->refusals);
     *piece = (uring_piece){.read = read,
-                           .stretch = {.start = start, .length = length, .required = required},
-                           .direct = sl_refusals_allow(&self->refusals, read)};
+                           .stretch = stretch,
+                           .cached = cached,
+                           .direct = !cached && sl_refusals_allow(&self->refusals, read)};
     lane->split_bytes += length;
     if (lane->split_bytes >= read->required) {
         lane->split_bytes = 0;
@@ -726,6 +730,7 @@ sluice_status sl_reads_open_uring(sl_reads *reads, const sl_reads_options *optio
     self->on_done = on_done;
     self->user = user;
     self->refusals.log = log;
+    self->refusals.from_cache = options->from_cache;
     sl_registered_init(&self->registered, options, log);
     self->wants_memory = self->has_memory = true;
     self->depth = depth;

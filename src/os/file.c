@@ -21,9 +21,12 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { FALLBACK_DIRECT_ALIGNMENT = 4096, MAX_DIRECT_ALIGNMENT = 1 << 16, MAX_OPEN_ATTEMPTS = 8 };
+
+enum { SYSTEM_CALL_CACHESTAT = 451 }; /* on every architecture */
 
 /* One system call moves at most this much; the kernel's own limit is a page below 2 GiB. */
 static const size_t max_transfer_bytes = (size_t)1 << 30;
@@ -228,6 +231,26 @@ void sl_file_forget(const sl_file *file, uint64_t offset, uint64_t length)
     uint64_t start = offset & ~(page_bytes - 1);
     uint64_t end = (offset + length + page_bytes - 1) & ~(page_bytes - 1);
     (void)posix_fadvise(file->descriptor, (off_t)start, (off_t)(end - start), POSIX_FADV_DONTNEED);
+}
+
+bool sl_file_is_cached(const sl_file *file, uint64_t offset, uint64_t length)
+{
+    /* The kernel's structures, which no C library declares yet. */
+    struct {
+        uint64_t offset, length;
+    } range = {offset, length};
+    struct {
+        uint64_t n_cached, n_dirty, n_writeback, n_evicted, n_recently_evicted; /* pages */
+    } found = {0};
+    if (offset >= file->identity.bytes || length == 0) {
+        return false;
+    }
+    uint64_t left = file->identity.bytes - offset;
+    uint64_t end = offset + (length < left ? length : left);
+    uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+    range.length = end - offset;
+    return syscall(SYSTEM_CALL_CACHESTAT, file->descriptor, &range, &found, 0) == 0 &&
+           found.n_cached == (end - 1) / page_bytes - offset / page_bytes + 1;
 }
 
 sluice_status sl_file_check_unchanged(const sl_file *file, const char *path, sluice_error *error)

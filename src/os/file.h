@@ -37,6 +37,10 @@ SLUICE_NODISCARD sluice_status sl_file_read(const sl_file *file, const char *pat
 /* Drop the page cache of a range, so that buffered reads do not grow the process's memory account. */
 void sl_file_forget(const sl_file *file, uint64_t offset, uint64_t length);
 
+/* Whether a range lies in the page cache as a whole, up to the end of the file; false where the kernel (before Linux 6.5)
+ * or the file's permissions do not let it be asked. */
+bool sl_file_is_cached(const sl_file *file, uint64_t offset, uint64_t length);
+
 /* SLUICE_ERROR_CHANGED when the file at `path` is no longer the one that was opened. */
 SLUICE_NODISCARD sluice_status sl_file_check_unchanged(const sl_file *file, const char *path, sluice_error *error);
 

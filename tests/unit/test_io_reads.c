@@ -583,6 +583,26 @@ static void nothing_of_what_was_read_stays_in_the_page_cache(void **state)
     assert_int_equal(count_cached(test, 0, FILE_BYTES), 0);
 }
 
+static void what_the_page_cache_has_is_copied_from_there_and_stays(void **state)
+{
+    fixture *test = *state;
+    unsigned char *bytes = malloc(FILE_BYTES);
+    assert_non_null(bytes);
+    assert_int_equal(sl_file_read(&test->file, test->path, bytes, FILE_BYTES, 0, NULL), SLUICE_OK);
+    free(bytes);
+    if (!sl_file_is_cached(&test->file, 0, FILE_BYTES)) {
+        print_message("this system does not say what is cached\n");
+        skip();
+    }
+    sl_reads_options options = options_of(3);
+    options.from_cache = true;
+    disturbed = DIRECT_REFUSED; /* a direct read would be noticed */
+    open_reads(test, options);
+    check_open_reads(test, true);
+    assert_int_equal(test->n_log_lines, 0);
+    assert_true(sl_file_is_cached(&test->file, 0, FILE_BYTES));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -608,6 +628,7 @@ int main(void)
         TEST(two_engines_share_a_file),
         TEST(the_description_says_what_is_read_with),
         TEST(nothing_of_what_was_read_stays_in_the_page_cache),
+        TEST(what_the_page_cache_has_is_copied_from_there_and_stays),
     };
     return RUN_WITH_BOTH_KINDS(tests);
 }

@@ -174,10 +174,15 @@ static void a_forgotten_range_leaves_the_page_cache(void **state)
     assert_int_equal(fsync(file.descriptor), 0);
     assert_int_equal(sl_file_read(&file, test->path, bytes, FILE_BYTES, 0, NULL), SLUICE_OK);
     size_t n_before = count_cached_pages(&file);
+    bool is_told = sl_file_is_cached(&file, 0, FILE_BYTES); /* not before Linux 6.5 */
+    assert_int_equal(sl_file_is_cached(&file, FILE_BYTES - 1, 4096), is_told);
+    assert_false(sl_file_is_cached(&file, FILE_BYTES, 1));
     sl_file_forget(&file, 0, 0);
     assert_int_equal(count_cached_pages(&file), n_before);
+    assert_int_equal(sl_file_is_cached(&file, 1, FILE_BYTES - 1), is_told);
     sl_file_forget(&file, 1, FILE_BYTES - 1);
     assert_true(count_cached_pages(&file) < n_before);
+    assert_false(sl_file_is_cached(&file, 0, FILE_BYTES));
     sl_file_close(&file);
 }
 
