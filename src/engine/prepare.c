@@ -257,6 +257,7 @@ sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_optio
                                           .max_experts = hyper->n_experts,
                                           .max_used = hyper->n_experts_used,
                                           .max_group_heads = hyper->n_heads / hyper->n_kv_heads,
+                                          .max_key_dim = hyper->key_dim,
                                           .max_value_dim = hyper->value_dim};
     return sl_engine_make_plan(engine, options, error);
 }

@@ -49,27 +49,42 @@ typedef struct sl_rope_config {
 /* Element type of a KV cache. */
 typedef enum sl_kv_type { SL_KV_F32, SL_KV_F16 } sl_kv_type;
 
-/* One attention task: the query heads of one group (all share one KV head) of one token.
+/* One attention task: the query heads of one group (all share one KV head) of n_tokens tokens that follow one another.
  * Chunks of SL_ATTENTION_CHUNK positions, each computed on its own: m = max score; p = exp(score - m); l = sum of p (16
  * partials by position in the chunk modulo 16, then the tree); o[d] = fma over positions in order. Chunks are merged in
  * order: m' = max(m, m_c), a = exp(m - m'), b = exp(m_c - m'), l = fma(l, a, l_c * b), o[d] = fma(o[d], a, o_c[d] * b).
- * The first chunk is taken as it is. out = o / l. score = scale * dot(q, k). */
+ * The first chunk is taken as it is. out = o / l. score = scale * dot(q, k). A token sees the positions up to its own,
+ * of which a window keeps the last; others take no part. Bits do not depend on how tokens or heads are split over
+ * tasks. */
 typedef struct sl_attention_task {
-    const float *queries; /* [n_queries][head_dim] */
-    uint32_t n_queries;   /* query heads in the group */
-    uint32_t key_dim;     /* elements of a query and a key */
-    uint32_t value_dim;   /* elements of a value */
-    const void *keys;     /* [n_positions][key_dim] of the KV head, kv_type */
-    const void *values;   /* [n_positions][value_dim] of the KV head, kv_type */
+    const float *queries; /* [n_tokens][n_queries][key_dim], tokens query_stride floats apart */
+    size_t query_stride;
+    uint32_t n_tokens;  /* at most sl_attention_tile_tokens(n_queries) */
+    uint32_t n_queries; /* query heads in the group */
+    uint32_t key_dim;   /* elements of a query and a key */
+    uint32_t value_dim; /* elements of a value */
+    const void *keys;   /* [positions][key_dim] of the KV head, kv_type */
+    const void *values; /* [positions][value_dim] of the KV head, kv_type */
     sl_kv_type kv_type;
-    uint32_t n_positions; /* this token's position + 1 */
+    uint32_t n_positions; /* of the first token: its position + 1; token t has n_positions + t */
+    uint32_t window;      /* a token sees so many positions, its own the last; 0: all */
     float scale;
-    float *out;     /* [n_queries][value_dim] */
+    float *out; /* [n_tokens][n_queries][value_dim], tokens out_stride floats apart */
+    size_t out_stride;
     float *scratch; /* sl_attention_scratch_floats floats, 64-byte aligned, private to the thread */
 } sl_attention_task;
 
 enum { SL_ATTENTION_CHUNK = 256 };
-size_t sl_attention_scratch_floats(uint32_t n_queries, uint32_t value_dim);
+/* The tokens that one task may have, so that what is prepared once per chunk serves many queries. */
+uint32_t sl_attention_tile_tokens(uint32_t n_queries);
+/* Of a task with at most n_queries queries per token and dims up to these. */
+size_t sl_attention_scratch_floats(uint32_t n_queries, uint32_t key_dim, uint32_t value_dim);
+
+/* The first position that a token with n_positions sees. */
+static inline uint32_t sl_attention_first_position(const sl_attention_task *task, uint32_t n_positions)
+{
+    return task->window == 0 || task->window >= n_positions ? 0 : n_positions - task->window;
+}
 
 typedef struct sl_kernel_table {
     sl_isa isa; /* the best set that was allowed, that the processor has and that this build has kernels for */

@@ -198,7 +198,7 @@ static void bench_rows(const sl_kernel_table *table, random_source *random)
     guarded b = guarded_allocate(COLUMNS * sizeof(float));
     guarded out = guarded_allocate(2 * COLUMNS * sizeof(float));
     guarded kv = guarded_allocate((size_t)2 * POSITIONS * DIM * sizeof(uint16_t));
-    guarded scratch = guarded_allocate(sl_attention_scratch_floats(QUERIES, DIM) * sizeof(float));
+    guarded scratch = guarded_allocate(sl_attention_scratch_floats(QUERIES, DIM, DIM) * sizeof(float));
     fill_floats(FLOATS_NORMAL, a.data, COLUMNS, random);
     fill_floats(FLOATS_NORMAL, b.data, COLUMNS, random);
     memset(kv.data, 0x32, kv.bytes);
@@ -211,6 +211,7 @@ static void bench_rows(const sl_kernel_table *table, random_source *random)
         .out = out.data,
         .rotations = rotations,
         .attention = {.queries = a.data,
+                      .n_tokens = 1,
                       .n_queries = QUERIES,
                       .key_dim = DIM,
                       .value_dim = DIM,
