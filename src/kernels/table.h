@@ -49,6 +49,12 @@ typedef struct sl_rope_config {
 /* Element type of a KV cache. */
 typedef enum sl_kv_type { SL_KV_F32, SL_KV_F16 } sl_kv_type;
 
+/* Bytes of the n elements of one head's key or value at one position. */
+static inline size_t sl_kv_row_bytes(sl_kv_type kv_type, uint32_t n)
+{
+    return n * (kv_type == SL_KV_F32 ? sizeof(float) : sizeof(uint16_t));
+}
+
 /* One attention task: the query heads of one group (all share one KV head) of n_tokens tokens that follow one another.
  * Chunks of SL_ATTENTION_CHUNK positions, each computed on its own: m = max score; p = exp(score - m); l = sum of p (16
  * partials by position in the chunk modulo 16, then the tree); o[d] = fma over positions in order. Chunks are merged in
