@@ -170,21 +170,17 @@ static void matmul_swiglu_task(void *argument, uint32_t worker, uint32_t n_worke
     }
 }
 
-static size_t kv_element_bytes(sl_type type)
-{
-    return type == SL_TYPE_F16 ? sizeof(uint16_t) : sizeof(float);
-}
-
 static sl_kv_type kv_type_of(sl_type type)
 {
-    return type == SL_TYPE_F16 ? SL_KV_F16 : SL_KV_F32;
+    return type == SL_TYPE_F16 ? SL_KV_F16 : type == SL_TYPE_Q8_0 ? SL_KV_Q8_0 : SL_KV_F32;
 }
 
 /* Where a KV head's row of a position lies: caches are [n_kv_heads][kv_capacity][dim]. */
 static char *kv_row(const sl_step_run *run, void *cache, const sl_place *place, uint32_t head, uint32_t position,
                     uint32_t dim)
 {
-    return (char *)cache + (((uint64_t)head * run->run->kv_capacity + position) * dim) * kv_element_bytes(place->type);
+    return (char *)cache +
+           ((uint64_t)head * run->run->kv_capacity + position) * sl_kv_row_bytes(kv_type_of(place->type), dim);
 }
 
 static void kv_store(const sl_step_run *run)

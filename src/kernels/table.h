@@ -46,12 +46,18 @@ typedef struct sl_rope_config {
     const float *factors; /* borrowed: [n_rot / 2], or NULL for all ones */
 } sl_rope_config;
 
-/* Element type of a KV cache. */
-typedef enum sl_kv_type { SL_KV_F32, SL_KV_F16 } sl_kv_type;
+/* Element type of a KV cache. Q8_0: blocks of SL_KV_BLOCK elements as in files, an F16 scale d and int8 q; an element is
+ * d * q, which a float holds exactly. */
+typedef enum sl_kv_type { SL_KV_F32, SL_KV_F16, SL_KV_Q8_0 } sl_kv_type;
 
-/* Bytes of the n elements of one head's key or value at one position. */
+enum { SL_KV_BLOCK = 32, SL_KV_BLOCK_BYTES = 34 };
+
+/* Bytes of the n elements of one head's key or value at one position; for Q8_0 n is a multiple of SL_KV_BLOCK. */
 static inline size_t sl_kv_row_bytes(sl_kv_type kv_type, uint32_t n)
 {
+    if (kv_type == SL_KV_Q8_0) {
+        return (size_t)n / SL_KV_BLOCK * SL_KV_BLOCK_BYTES;
+    }
     return n * (kv_type == SL_KV_F32 ? sizeof(float) : sizeof(uint16_t));
 }
 
@@ -127,7 +133,9 @@ typedef struct sl_kernel_table {
     void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, sl_rope_pairing pairing,
                  const float *table);
 
-    /* Store one KV row of n floats as kv_type (F16: round to nearest even). */
+    /* Store one KV row of n floats as kv_type. F16: round to nearest even. Q8_0: d = max|x| / 127 as F16; q = x * (1 /
+     * d), held within -127 and 127, rounded to nearest even. A d of 0 makes all q 0; a block with a NaN or an infinity,
+     * or whose d is none in F16, has d = NaN, q = 0, so that every product with it is NaN. */
     void (*store_kv)(const float *x, uint32_t n, sl_kv_type kv_type, void *out);
     void (*attention)(const sl_attention_task *task);
 } sl_kernel_table;

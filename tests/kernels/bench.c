@@ -252,10 +252,11 @@ static void bench_attention(const sl_kernel_table *table, sl_kv_type kv_type, ui
                                       .out = out.data,
                                       .out_stride = (size_t)n_queries * DIM,
                                       .scratch = scratch.data}};
+    static const char *const names[] = {"F32", "F16", "Q8_0"};
     double seconds = best_seconds(run_attention, &bench);
     printf("%-8s attention, %s, %u queries of %2u tokens, dims %d, %d positions: %9.3f us, %6.2f GB/s, %7.2f GFLOP/s\n",
-           sl_isa_name(table->isa), kv_type == SL_KV_F32 ? "F32" : "F16", n_queries, n_tokens, DIM, POSITIONS,
-           seconds * 1e6, (double)kv.bytes / seconds * 1e-9, 4.0 * n_floats * POSITIONS / seconds * 1e-9);
+           sl_isa_name(table->isa), names[kv_type], n_queries, n_tokens, DIM, POSITIONS, seconds * 1e6,
+           (double)kv.bytes / seconds * 1e-9, 4.0 * n_floats * POSITIONS / seconds * 1e-9);
     fflush(stdout);
     guarded_release(&queries);
     guarded_release(&out);
@@ -267,7 +268,7 @@ static void bench_attention(const sl_kernel_table *table, sl_kv_type kv_type, ui
 static void bench_attentions(const sl_kernel_table *table, random_source *random)
 {
     static const uint32_t shapes[][2] = {{1, 1}, {2, 1}, {4, 1}, {8, 1}, {8, 16}, {1, 64}}; /* queries, tokens */
-    for (int kv_type = SL_KV_F32; kv_type <= SL_KV_F16; kv_type++) {
+    for (int kv_type = SL_KV_F32; kv_type <= SL_KV_Q8_0; kv_type++) {
         for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
             bench_attention(table, (sl_kv_type)kv_type, shapes[i][0], shapes[i][1], random);
         }

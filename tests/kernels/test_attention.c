@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/blocks.h"
 #include "quant/half.h"
 
 typedef struct attention_case {
@@ -47,7 +48,7 @@ static guarded kv_rows(const attention_case *shape, uint32_t dim, random_source 
     size_t n = (size_t)positions_of(shape) * dim;
     guarded floats = guarded_allocate(n * sizeof(float));
     fill_floats(shape->fill, floats.data, n, random);
-    guarded rows = guarded_allocate(n * (shape->kv_type == SL_KV_F16 ? sizeof(uint16_t) : sizeof(float)));
+    guarded rows = guarded_allocate(positions_of(shape) * sl_kv_row_bytes(shape->kv_type, dim));
     sl_kernel_table generic = table_of(SL_ISA_GENERIC);
     generic.store_kv(floats.data, (uint32_t)n, shape->kv_type, rows.data);
     guarded_release(&floats);
@@ -136,6 +137,10 @@ static void attention_gives_the_bits_of_generic(void **state)
                     shape.kv_type = SL_KV_F32;
                     shape.fill = (float_fill)random_below(&random, FLOATS_FILL_COUNT);
                     compare_with_generic(&table, &shape, &random);
+                    if (dims[d][0] % SL_KV_BLOCK == 0 && dims[d][1] % SL_KV_BLOCK == 0) {
+                        shape.kv_type = SL_KV_Q8_0;
+                        compare_with_generic(&table, &shape, &random);
+                    }
                 }
             }
         }
@@ -147,21 +152,23 @@ static void attention_over_tokens_gives_the_bits_of_generic(void **state)
 {
     (void)state;
     skip_without_other_sets();
-    static const uint32_t dims[][2] = {{128, 128}, {64, 80}, {17, 5}};
+    static const uint32_t dims[][2] = {{128, 128}, {32, 96}, {64, 80}, {17, 5}};
     static const uint32_t windows[] = {0, 0, 1, 7, 16, 200, 256, 300};
     for (int isa = SL_ISA_GENERIC + 1; isa <= (int)sl_cpu_best_isa(); isa++) {
         sl_kernel_table table = table_of((sl_isa)isa);
         random_source random = {29};
-        for (int i = 0; i < 240; i++) {
+        for (int i = 0; i < 288; i++) {
             uint32_t n_queries = 1 + random_below(&random, 9);
             uint32_t most = sl_attention_tile_tokens(n_queries) < 20 ? sl_attention_tile_tokens(n_queries) : 20;
-            const uint32_t *dim = dims[i % 3];
+            const uint32_t *dim = dims[i % 4];
             attention_case shape = {
                 .n_queries = n_queries,
                 .key_dim = dim[0],
                 .value_dim = dim[1],
                 .n_positions = 1 + random_below(&random, i % 2 == 0 ? 40 : 560),
-                .kv_type = i / 3 % 2 == 0 ? SL_KV_F16 : SL_KV_F32,
+                .kv_type = i % 4 < 2        ? (sl_kv_type)(i / 4 % 3)
+                           : i / 4 % 2 == 0 ? SL_KV_F16
+                                            : SL_KV_F32,
                 .fill = i % 5 == 0 ? (float_fill)random_below(&random, FLOATS_FILL_COUNT) : FLOATS_NORMAL,
                 .n_tokens = 1 + random_below(&random, most),
                 .window = windows[random_below(&random, sizeof windows / sizeof windows[0])],
@@ -203,6 +210,10 @@ static void a_token_does_not_depend_on_the_others_of_its_task(void **state)
 
 static double kv_element(const guarded *rows, sl_kv_type kv_type, size_t index)
 {
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)rows->data + index / SL_KV_BLOCK;
+        return (double)sl_f16_to_f32(block->d) * block->q[index % SL_KV_BLOCK];
+    }
     if (kv_type == SL_KV_F32) {
         return ((const float *)rows->data)[index];
     }
@@ -249,10 +260,9 @@ static void attention_is_right(void **state)
     sl_kernel_table generic = table_of(SL_ISA_GENERIC);
     random_source random = {31};
     for (size_t p = 0; p < sizeof positions / sizeof positions[0]; p++) {
-        for (int i = 0; i < 6; i++) {
+        for (int i = 0; i < 9; i++) {
             static const uint32_t windows[] = {0, 30, 300};
-            sl_kv_type kv_type = i % 2 == 0 ? SL_KV_F32 : SL_KV_F16;
-            attention_case shape = {4, 64, 48, positions[p], kv_type, FLOATS_NORMAL, 1, windows[i / 2]};
+            attention_case shape = {4, 64, 32, positions[p], (sl_kv_type)(i % 3), FLOATS_NORMAL, 1, windows[i / 3]};
             attention_data data = attention_data_for(&shape, &random);
             guarded out = attend(&generic, &shape, &data);
             check_against_double(&shape, &data, out.data);

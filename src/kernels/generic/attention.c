@@ -10,15 +10,42 @@
  * Threads: pure functions; any thread. The scratch is private to the caller. */
 #include "kernels/generic/generic.h"
 #include "kernels/generic/math.h"
+#include "kernels/generic/quantize.h"
 #include "kernels/generic/sums.h"
+#include "quant/blocks.h"
 #include "quant/half.h"
 
+_Static_assert(sizeof(sl_block_q8_0) == SL_KV_BLOCK_BYTES, "a cached block is that of files");
+
 #include <string.h>
+
+static void store_q8_0(const float *x, uint32_t n, sl_block_q8_0 *blocks)
+{
+    for (uint32_t b = 0; b < n / SL_KV_BLOCK; b++, x += SL_KV_BLOCK) {
+        uint32_t largest = 0;
+        for (uint32_t i = 0; i < SL_KV_BLOCK; i++) {
+            uint32_t magnitude = sl_float_bits(x[i]) & UINT32_C(0x7fffffff);
+            largest = magnitude > largest ? magnitude : largest;
+        }
+        sl_kv_scale scale = sl_kv_scale_of(largest);
+        memcpy(&blocks[b].d, &scale.d, sizeof scale.d);
+        for (uint32_t i = 0; i < SL_KV_BLOCK; i++) {
+            float q = scale.inverse == 0.0f ? 0.0f : x[i] * scale.inverse;
+            q = q < -127.0f ? -127.0f : q > 127.0f ? 127.0f : q;
+            /* Adding 1.5 * 2^23 rounds to the nearest integer, ties to even. */
+            blocks[b].q[i] = (int8_t)(int32_t)((q + 0x1.8p+23f) - 0x1.8p+23f);
+        }
+    }
+}
 
 void sl_generic_store_kv(const float *x, uint32_t n, sl_kv_type kv_type, void *out)
 {
     if (kv_type == SL_KV_F32) {
         memcpy(out, x, n * sizeof *x);
+        return;
+    }
+    if (kv_type == SL_KV_Q8_0) {
+        store_q8_0(x, n, out);
         return;
     }
     uint16_t *halves = out;
@@ -47,6 +74,10 @@ size_t sl_attention_scratch_floats(uint32_t n_queries, uint32_t key_dim, uint32_
 
 static float load_kv(const void *elements, size_t index, sl_kv_type kv_type)
 {
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)elements + index / SL_KV_BLOCK;
+        return sl_f16_to_f32(block->d) * (float)block->q[index % SL_KV_BLOCK];
+    }
     return kv_type == SL_KV_F32 ? ((const float *)elements)[index] : sl_f16_to_f32(((const uint16_t *)elements)[index]);
 }
 

@@ -12,16 +12,52 @@
 #include <string.h>
 
 #include "kernels/generic/math.h"
+#include "kernels/generic/quantize.h"
 #include "kernels/generic/sums.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx2_math.h"
+#include "quant/blocks.h"
 
 enum { GROUP = 4 }; /* queries, or queries times positions, that are computed side by side */
+
+static void store_q8_0(const float *x, uint32_t n, sl_block_q8_0 *blocks)
+{
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    for (uint32_t b = 0; b < n / SL_KV_BLOCK; b++, x += SL_KV_BLOCK) {
+        __m256i largest = _mm256_setzero_si256();
+        for (int i = 0; i < SL_KV_BLOCK; i += 8) {
+            __m256i bits = _mm256_castps_si256(_mm256_loadu_ps(x + i));
+            largest = _mm256_max_epu32(largest, _mm256_and_si256(bits, magnitude));
+        }
+        __m128i four = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+        __m128i two = _mm_max_epu32(four, _mm_srli_si128(four, 8));
+        __m128i one = _mm_max_epu32(two, _mm_srli_si128(two, 4));
+        sl_kv_scale scale = sl_kv_scale_of((uint32_t)_mm_cvtsi128_si32(one));
+        memcpy(&blocks[b].d, &scale.d, sizeof scale.d);
+        if (scale.inverse == 0.0f) {
+            memset(blocks[b].q, 0, sizeof blocks[b].q);
+            continue;
+        }
+        __m256i q[4];
+        for (int i = 0; i < 4; i++) {
+            __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(scale.inverse));
+            scaled = _mm256_min_ps(_mm256_max_ps(scaled, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f));
+            q[i] = _mm256_cvtps_epi32(scaled);
+        }
+        __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_si256((__m256i *)(void *)blocks[b].q, packed);
+    }
+}
 
 void sl_avx2_store_kv(const float *x, uint32_t n, sl_kv_type kv_type, void *out)
 {
     if (kv_type == SL_KV_F32) {
         memcpy(out, x, n * sizeof *x);
+        return;
+    }
+    if (kv_type == SL_KV_Q8_0) {
+        store_q8_0(x, n, out);
         return;
     }
     uint16_t *halves = out;
@@ -40,11 +76,20 @@ SL_ALWAYS_INLINE __m256 load8(const void *elements, size_t index, sl_kv_type kv_
     if (kv_type == SL_KV_F32) {
         return _mm256_loadu_ps((const float *)elements + index);
     }
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)elements + index / SL_KV_BLOCK;
+        __m128i codes = _mm_loadl_epi64((const __m128i *)(const void *)(block->q + index % SL_KV_BLOCK));
+        return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)), _mm256_set1_ps(_cvtsh_ss(block->d)));
+    }
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)elements + index)));
 }
 
 SL_ALWAYS_INLINE float load1(const void *elements, size_t index, sl_kv_type kv_type)
 {
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)elements + index / SL_KV_BLOCK;
+        return sl_f16_to_f32(block->d) * (float)block->q[index % SL_KV_BLOCK];
+    }
     return kv_type == SL_KV_F32 ? ((const float *)elements)[index] : sl_f16_to_f32(((const uint16_t *)elements)[index]);
 }
 
@@ -308,6 +353,8 @@ void sl_avx2_attention(const sl_attention_task *task)
 {
     if (task->kv_type == SL_KV_F32) {
         attend(task, SL_KV_F32);
+    } else if (task->kv_type == SL_KV_Q8_0) {
+        attend(task, SL_KV_Q8_0);
     } else {
         attend(task, SL_KV_F16);
     }

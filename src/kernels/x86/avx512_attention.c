@@ -15,6 +15,7 @@
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512.h"
 #include "kernels/x86/avx512_tile.h"
+#include "quant/blocks.h"
 
 enum {
     LANES = 16,
@@ -66,7 +67,7 @@ SL_ALWAYS_INLINE __mmask16 lanes_below(uint32_t n)
     return n >= LANES ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
 }
 
-/* LANES elements from `index` on of a row, those outside the mask 0. */
+/* LANES elements from `index` on of a row, those outside the mask 0. Rows of blocks have no use for a mask. */
 SL_ALWAYS_INLINE __m512 load_masked(const void *row, size_t index, sl_kv_type kv_type, __mmask16 mask)
 {
     if (kv_type == SL_KV_F32) {
@@ -79,6 +80,11 @@ SL_ALWAYS_INLINE __m512 load_whole(const void *row, size_t index, sl_kv_type kv_
 {
     if (kv_type == SL_KV_F32) {
         return _mm512_loadu_ps((const float *)row + index);
+    }
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)row + index / SL_KV_BLOCK;
+        __m512i q = _mm512_cvtepi8_epi32(sl_tile_load16((const uint8_t *)block->q + index % SL_KV_BLOCK));
+        return _mm512_mul_ps(_mm512_cvtepi32_ps(q), _mm512_set1_ps(_cvtsh_ss(block->d)));
     }
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)((const uint16_t *)row + index)));
 }
@@ -419,6 +425,8 @@ void sl_avx512_attention(const sl_attention_task *task)
         sl_avx2_attention(task);
     } else if (task->kv_type == SL_KV_F32) {
         attend(task, SL_KV_F32);
+    } else if (task->kv_type == SL_KV_Q8_0) {
+        attend(task, SL_KV_Q8_0);
     } else {
         attend(task, SL_KV_F16);
     }
