@@ -61,15 +61,15 @@ uint32_t sl_attention_tile_tokens(uint32_t n_queries)
     return n_queries >= TILE_QUERIES ? 1 : TILE_QUERIES / n_queries;
 }
 
-/* A chunk of keys and values as floats, some rows on their way there, scores and sums of the queries that are computed
- * side by side, and for every query its maximum and sum so far. */
+/* A chunk of keys and values as floats, some rows on their way there, the queries that are computed side by side with
+ * their scores and sums, and for every query its maximum and sum so far. */
 size_t sl_attention_scratch_floats(uint32_t n_queries, uint32_t key_dim, uint32_t value_dim)
 {
     size_t padded_key = ((size_t)key_dim + 15) / 16 * 16;
     size_t padded_value = ((size_t)value_dim + 15) / 16 * 16;
     size_t n_states = (size_t)n_queries * sl_attention_tile_tokens(n_queries);
     return SL_ATTENTION_CHUNK * (padded_key + padded_value) + 16 * padded_key +
-           SUBSET_QUERIES * (SL_ATTENTION_CHUNK + padded_value) + (2 * n_states + 15) / 16 * 16;
+           SUBSET_QUERIES * (padded_key + SL_ATTENTION_CHUNK + padded_value) + (2 * n_states + 15) / 16 * 16;
 }
 
 static float load_kv(const void *elements, size_t index, sl_kv_type kv_type)

@@ -2,15 +2,16 @@
  *
  * Owns: nothing; equals generic/attention.c bit for bit.
  *
- * Keys of a chunk are turned once, so that a vector holds one element of sixteen positions. A lane then is a position: its
- * sixteen partial sums are computed one after the other, in the order in which the tree wants them, and nothing crosses
- * lanes. Values are turned into floats once if more than one subset of queries reads them.
+ * Keys are turned, so that a vector holds one element of sixteen positions. A lane then is a position: its sixteen partial
+ * sums are computed one after the other, in the order in which the tree wants them, and nothing crosses lanes. If more than
+ * one subset of queries reads a chunk, its keys are turned and its values made floats once for all; for one subset a few
+ * keys at a time are turned, which stay in the first-level cache.
  *
  * Invariants:
  *   1. Up to SUBSET queries, of one token or several, share each key and value. Each keeps its own order of terms.
  *   2. A position that a query does not see is masked: it is not computed with zero, it is not computed.
- *   3. The scratch holds, in this order: turned keys, values, rows on their way (then the queries of a subset), scores, and
- *      per query its maximum and sum so far.
+ *   3. The scratch holds, in this order: turned keys, values, rows on their way, the queries of a subset, scores, and per
+ *      query its maximum and sum so far.
  * Threads: pure functions; any thread. The scratch is private to the caller. */
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512.h"
@@ -34,12 +35,13 @@ typedef struct attention_pass {
     const sl_attention_task *task;
     size_t padded_key, padded_value; /* floats of a row, in whole vectors */
     uint32_t n_queries;              /* of all tokens */
+    bool is_prepared;                /* keys and values hold the chunk; else keys hold what is scored next */
     uint32_t first;                  /* position at which the chunk begins */
     uint32_t begin, end;             /* positions of the chunk that some token sees */
     float *keys;                     /* [chunk / LANES][slot of element][LANES] */
     float *values;                   /* [chunk][padded_value] */
     float *rows;                     /* [LANES][padded_key] */
-    float *queries;                  /* [slot of element][queries of the subset], in the place of rows */
+    float *queries;                  /* [slot of element][queries of the subset] */
     float *scores;                   /* [SUBSET][chunk] */
     query_state *states;
 } attention_pass;
@@ -105,31 +107,34 @@ SL_ALWAYS_INLINE const void *row_at(const void *rows, size_t position, uint32_t 
     return (const char *)rows + position * sl_kv_row_bytes(kv_type, dim);
 }
 
-SL_ALWAYS_INLINE void turn_keys(const attention_pass *pass, sl_kv_type kv_type)
+/* The LANES keys from `position` of the chunk on; those that no token sees become 0. */
+SL_ALWAYS_INLINE void turn_group(const attention_pass *pass, sl_kv_type kv_type, uint32_t position, float *out)
 {
     const sl_attention_task *task = pass->task;
     const uint8_t *rows[LANES];
     for (uint32_t r = 0; r < LANES; r++) {
-        rows[r] = (const uint8_t *)(pass->rows + r * pass->padded_key);
+        float *floats = pass->rows + r * pass->padded_key;
+        rows[r] = (const uint8_t *)floats;
+        if (position + r < pass->begin || position + r >= pass->end) {
+            memset(floats, 0, pass->padded_key * sizeof *floats);
+        } else {
+            row_to_floats(row_at(task->keys, pass->first + position + r, task->key_dim, kv_type), task->key_dim,
+                          kv_type, floats);
+        }
     }
-    for (uint32_t group = pass->begin / LANES * LANES; group < pass->end; group += LANES) {
-        for (uint32_t r = 0; r < LANES; r++) {
-            float *floats = pass->rows + r * pass->padded_key;
-            if (group + r < pass->begin || group + r >= pass->end) {
-                memset(floats, 0, pass->padded_key * sizeof *floats);
-            } else {
-                row_to_floats(row_at(task->keys, pass->first + group + r, task->key_dim, kv_type), task->key_dim,
-                              kv_type, floats);
-            }
+    for (size_t j = 0; j < pass->padded_key; j += 4) {
+        __m512i words[4];
+        sl_tile_words(rows, j * sizeof(float), words);
+        for (size_t k = 0; k < 4; k++) {
+            _mm512_storeu_si512(out + slot_of(j + k, pass->padded_key) * LANES, words[k]);
         }
-        for (size_t j = 0; j < pass->padded_key; j += 4) {
-            __m512i words[4];
-            sl_tile_words(rows, j * sizeof(float), words);
-            for (size_t k = 0; k < 4; k++) {
-                _mm512_storeu_si512(pass->keys + group * pass->padded_key + slot_of(j + k, pass->padded_key) * LANES,
-                                    words[k]);
-            }
-        }
+    }
+}
+
+SL_ALWAYS_INLINE void turn_keys(const attention_pass *pass, sl_kv_type kv_type)
+{
+    for (uint32_t position = pass->begin / LANES * LANES; position < pass->end; position += LANES) {
+        turn_group(pass, kv_type, position, pass->keys + position * pass->padded_key);
     }
 }
 
@@ -143,13 +148,14 @@ SL_ALWAYS_INLINE void turn_values(const attention_pass *pass, sl_kv_type kv_type
 }
 
 /* Scores of n_queries queries at n_groups groups of LANES positions; both counts are constants. */
-SL_ALWAYS_INLINE void score_tile(const attention_pass *pass, int n_queries, int n_groups, uint32_t position)
+SL_ALWAYS_INLINE void score_tile(const attention_pass *pass, int n_queries, int n_groups, const float *turned,
+                                 uint32_t position)
 {
     __m512 pending[TREE_LEVELS + 1][SUBSET][2];
     const size_t group_floats = LANES * pass->padded_key;
     const size_t partial_slots = pass->padded_key / LANES;
     for (uint32_t n = 0; n < LANES; n++) {
-        const float *keys = pass->keys + position * pass->padded_key + n * partial_slots * LANES;
+        const float *keys = turned + n * partial_slots * LANES;
         const float *queries = pass->queries + n * partial_slots * (size_t)n_queries;
         uint32_t n_terms = (pass->task->key_dim + LANES - 1 - reversed[n]) / LANES;
         __m512 sums[SUBSET][2];
@@ -345,18 +351,28 @@ SL_ALWAYS_INLINE void attend_subset(const attention_pass *pass, sl_kv_type kv_ty
     if (low >= high) {
         return;
     }
-    uint32_t position = low / LANES * LANES;
-    for (; position + LANES < high; position += 2 * LANES) {
-        score_tile(pass, n_queries, 2, position);
-    }
-    if (position < high) {
-        score_tile(pass, n_queries, 1, position);
+    for (uint32_t position = low / LANES * LANES; position < high; position += 2 * LANES) {
+        bool is_last = position + LANES >= high;
+        const float *turned = pass->keys;
+        if (pass->is_prepared) {
+            turned += position * pass->padded_key;
+        } else {
+            turn_group(pass, kv_type, position, pass->keys);
+            if (!is_last) {
+                turn_group(pass, kv_type, position + LANES, pass->keys + LANES * pass->padded_key);
+            }
+        }
+        if (is_last) {
+            score_tile(pass, n_queries, 1, turned, position);
+        } else {
+            score_tile(pass, n_queries, 2, turned, position);
+        }
     }
     for (int q = 0; q < n_queries; q++) {
         weigh_scores(pass->scores + q * SL_ATTENTION_CHUNK, &pass->states[query + (uint32_t)q], &views[q]);
     }
     const sl_attention_task *task = pass->task;
-    if (pass->n_queries > SUBSET || pass->padded_value != task->value_dim) {
+    if (pass->is_prepared) {
         weigh_values(pass, SL_KV_F32, (const char *)pass->values, pass->padded_value * sizeof(float), n_queries, views);
     } else {
         weigh_values(pass, kv_type, row_at(task->values, pass->first, task->value_dim, kv_type),
@@ -366,8 +382,8 @@ SL_ALWAYS_INLINE void attend_subset(const attention_pass *pass, sl_kv_type kv_ty
 
 SL_ALWAYS_INLINE void attend_chunk(const attention_pass *pass, sl_kv_type kv_type)
 {
-    turn_keys(pass, kv_type);
-    if (pass->n_queries > SUBSET || pass->padded_value != pass->task->value_dim) {
+    if (pass->is_prepared) {
+        turn_keys(pass, kv_type);
         turn_values(pass, kv_type);
     }
     uint32_t query = 0;
@@ -402,11 +418,13 @@ SL_ALWAYS_INLINE void attend(const sl_attention_task *task, sl_kv_type kv_type)
                            .padded_key = ((size_t)task->key_dim + LANES - 1) / LANES * LANES,
                            .padded_value = ((size_t)task->value_dim + LANES - 1) / LANES * LANES,
                            .n_queries = task->n_tokens * task->n_queries};
+    bool is_one_subset = pass.n_queries == SUBSET || pass.n_queries == 4 || pass.n_queries == 1;
+    pass.is_prepared = !is_one_subset || pass.padded_value != task->value_dim;
     pass.keys = task->scratch;
     pass.values = pass.keys + SL_ATTENTION_CHUNK * pass.padded_key;
     pass.rows = pass.values + SL_ATTENTION_CHUNK * pass.padded_value;
-    pass.queries = pass.rows;
-    pass.scores = pass.rows + LANES * pass.padded_key;
+    pass.queries = pass.rows + LANES * pass.padded_key;
+    pass.scores = pass.queries + SUBSET * pass.padded_key;
     pass.states = (query_state *)(void *)(pass.scores + SUBSET * SL_ATTENTION_CHUNK);
     uint32_t begin = sl_attention_first_position(task, task->n_positions);
     uint32_t end = task->n_positions + task->n_tokens - 1;
