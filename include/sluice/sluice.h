@@ -118,7 +118,8 @@ typedef enum sluice_log_level {
     SLUICE_LOG_TRACE
 } sluice_log_level;
 
-typedef enum sluice_kv_type { SLUICE_KV_F16, SLUICE_KV_F32 } sluice_kv_type;
+/* Q8_0 takes 34 bytes for 32 elements, and heads of a multiple of 32 elements. */
+typedef enum sluice_kv_type { SLUICE_KV_F16, SLUICE_KV_F32, SLUICE_KV_Q8_0 } sluice_kv_type;
 
 /* Memory from the caller. `allocate` returns at least `bytes` bytes aligned to `alignment` (a power of two) or NULL.
  * Expert slots are not allocated: the engine maps their pages, so that it can give them back to the system while it

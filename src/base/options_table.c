@@ -228,7 +228,7 @@ const sl_option_row sl_option_table[SL_OPTION_COUNT] = {
                       .group = SL_OPTION_GROUP_RESOURCES,
                       .commands = PLANS,
                       .standard = "f16",
-                      .choices = {"f16", "f32"},
+                      .choices = {"f16", "f32", "q8_0"},
                       .help = "element type of the KV cache"},
     [SL_OPTION_THREADS] = {.name = "threads",
                            .letter = 't',

@@ -27,7 +27,7 @@ void sl_engine_options_from(sluice_engine_options *engine_options, const sl_opti
     engine_options->context_length = (uint32_t)sl_options_integer(options, SL_OPTION_CONTEXT);
     engine_options->prefill_chunk = (uint32_t)sl_options_integer(options, SL_OPTION_CHUNK);
     engine_options->n_threads = (uint32_t)sl_options_integer(options, SL_OPTION_THREADS);
-    engine_options->kv_type = sl_options_integer(options, SL_OPTION_KV) == 0 ? SLUICE_KV_F16 : SLUICE_KV_F32;
+    engine_options->kv_type = (sluice_kv_type)sl_options_integer(options, SL_OPTION_KV); /* same order */
     engine_options->capture_routing = sl_options_given(options, SL_OPTION_RECORD_ROUTING);
     engine_options->cpu_mask = sl_options_text(options, SL_OPTION_CPU_MASK);
     engine_options->io = sl_options_text(options, SL_OPTION_IO);

@@ -39,8 +39,9 @@ static uint64_t saturating_multiply(uint64_t a, uint64_t b)
 uint64_t sl_engine_state_bytes(const sluice_engine *engine, sl_value state)
 {
     const sl_value_info *info = &engine->body_graph.values[state.index];
-    uint64_t bytes = info->type == SL_TYPE_F16 ? 2 : 4;
-    for (uint32_t i = 0; i < info->shape.n_dims; i++) {
+    uint32_t n_outer = info->shape.n_dims - 1;
+    uint64_t bytes = sl_type_row_bytes(info->type, info->shape.dims[n_outer]);
+    for (uint32_t i = 0; i < n_outer; i++) {
         uint64_t dim = info->shape.dims[i];
         bytes = saturating_multiply(bytes, dim == SL_DIM_POSITIONS ? engine->plan.context_length : dim);
     }

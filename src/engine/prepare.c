@@ -75,7 +75,9 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
     engine->n_threads = options->n_threads > 0 ? options->n_threads : sl_cpu_usable_cores();
     engine->n_sessions_planned = options->n_sessions > 0 ? options->n_sessions : 1;
     engine->captures_routing = options->capture_routing;
-    engine->kv_type = options->kv_type == SLUICE_KV_F32 ? SL_KV_F32 : SL_KV_F16;
+    engine->kv_type = options->kv_type == SLUICE_KV_F32    ? SL_KV_F32
+                      : options->kv_type == SLUICE_KV_Q8_0 ? SL_KV_Q8_0
+                                                           : SL_KV_F16;
     return SLUICE_OK;
 }
 
@@ -98,6 +100,14 @@ static sluice_status name_model(sluice_engine *engine, const char *path, sluice_
 
 static sluice_status build_graphs(sluice_engine *engine, sluice_error *error)
 {
+    const sl_hyper *hyper = &engine->model->hyper;
+    if (engine->kv_type == SL_KV_Q8_0 && (hyper->key_dim % SL_KV_BLOCK != 0 || hyper->value_dim % SL_KV_BLOCK != 0)) {
+        return sl_error_set(
+            error, SLUICE_ERROR_UNSUPPORTED,
+            "a KV cache of Q8_0 takes heads of whole blocks of %d elements, and this model's keys have %u "
+            "and its values %u: use f16",
+            SL_KV_BLOCK, hyper->key_dim, hyper->value_dim);
+    }
     const sl_family *family = engine->model->family;
     family->build_body(engine->model, &engine->body_graph, engine->kv_type);
     family->build_head(engine->model, &engine->head_graph);
@@ -258,6 +268,7 @@ sluice_status sl_engine_prepare(sluice_engine *engine, const sluice_engine_optio
                                           .max_experts = hyper->n_experts,
                                           .max_used = hyper->n_experts_used,
                                           .max_group_heads = hyper->n_heads / hyper->n_kv_heads,
+                                          .max_key_dim = hyper->key_dim,
                                           .max_value_dim = hyper->value_dim};
     return sl_engine_make_plan(engine, options, error);
 }

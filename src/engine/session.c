@@ -14,6 +14,10 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "os/pages.h"
+
+/* Caches from here on are in a mapping of their own, so that huge pages end with them. */
+static const uint64_t large_kv_bytes = 32 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
 static const void *weight_named(const sluice_engine *engine, const char *name)
 {
@@ -64,6 +68,9 @@ static bool allocate(sluice_session *session)
         sl_alloc(memory, SL_MEMORY_ACTIVATIONS, engine->head[0]->n_bindings, sizeof *session->head_bindings);
     session->logits = sl_alloc(memory, SL_MEMORY_ACTIVATIONS, engine->model->hyper.n_vocab, sizeof *session->logits);
     session->kv = sl_alloc_aligned(memory, SL_MEMORY_KV, sl_engine_kv_bytes(engine), 4096);
+    if (session->kv != NULL && sl_engine_kv_bytes(engine) >= large_kv_bytes) {
+        sl_pages_advise_huge(session->kv, sl_engine_kv_bytes(engine));
+    }
     return session->tokens != NULL && session->positions != NULL && session->body_bindings != NULL &&
            session->head_bindings != NULL && session->logits != NULL && session->kv != NULL &&
            sl_session_routing_allocate(session);

@@ -170,21 +170,17 @@ static void matmul_swiglu_task(void *argument, uint32_t worker, uint32_t n_worke
     }
 }
 
-static size_t kv_element_bytes(sl_type type)
-{
-    return type == SL_TYPE_F16 ? sizeof(uint16_t) : sizeof(float);
-}
-
 static sl_kv_type kv_type_of(sl_type type)
 {
-    return type == SL_TYPE_F16 ? SL_KV_F16 : SL_KV_F32;
+    return type == SL_TYPE_F16 ? SL_KV_F16 : type == SL_TYPE_Q8_0 ? SL_KV_Q8_0 : SL_KV_F32;
 }
 
 /* Where a KV head's row of a position lies: caches are [n_kv_heads][kv_capacity][dim]. */
 static char *kv_row(const sl_step_run *run, void *cache, const sl_place *place, uint32_t head, uint32_t position,
                     uint32_t dim)
 {
-    return (char *)cache + (((uint64_t)head * run->run->kv_capacity + position) * dim) * kv_element_bytes(place->type);
+    return (char *)cache +
+           ((uint64_t)head * run->run->kv_capacity + position) * sl_kv_row_bytes(kv_type_of(place->type), dim);
 }
 
 static void kv_store(const sl_step_run *run)
@@ -207,34 +203,84 @@ static void kv_store(const sl_step_run *run)
     }
 }
 
-static void attention_task(void *argument, uint32_t worker, uint32_t n_workers)
+/* How attention is cut into units: rows by KV heads by parts of a head's group. */
+typedef struct attention_split {
+    uint32_t group;      /* query heads of a KV head */
+    uint32_t tile_rows;  /* rows of a unit: they share what is prepared of the keys and values; */
+    uint32_t part_heads; /* query heads of a unit: all of a group, unless workers would be idle */
+    uint32_t n_tiles, n_parts;
+} attention_split;
+
+static attention_split split_attention(const sl_step_run *run, uint32_t n_workers)
 {
-    const sl_step_run *run = argument;
+    const sl_op_attributes *attributes = &run->step->attributes;
+    uint32_t group = attributes->n_heads / attributes->n_kv_heads;
+    uint32_t largest = sl_attention_tile_tokens(group);
+    /* Four units for each worker, so that none waits long for the last. */
+    uint64_t even = (uint64_t)run->rows * attributes->n_kv_heads / (4 * n_workers);
+    uint32_t tile_rows = even < 1 ? 1 : even < largest ? (uint32_t)even : largest;
+    uint32_t n_tiles = (run->rows + tile_rows - 1) / tile_rows;
+    uint32_t n_units = n_tiles * attributes->n_kv_heads;
+    uint32_t n_parts = n_units >= n_workers ? 1 : (n_workers + n_units - 1) / n_units;
+    n_parts = n_parts < group ? n_parts : group;
+    uint32_t part_heads = (group + n_parts - 1) / n_parts;
+    return (attention_split){.group = group,
+                             .tile_rows = tile_rows,
+                             .part_heads = part_heads,
+                             .n_tiles = n_tiles,
+                             .n_parts = (group + part_heads - 1) / part_heads};
+}
+
+/* Rows [begin, end) follow one another in position; query heads [first_query, first_query + n_queries) belong to one
+ * KV head. */
+static void attend_rows(const sl_step_run *run, uint32_t begin, uint32_t end, uint32_t kv_head, uint32_t first_query,
+                        uint32_t n_queries, float *scratch)
+{
     const sl_step *step = run->step;
     const sl_op_attributes *attributes = &step->attributes;
     const int32_t *positions = run->inputs[1];
-    uint32_t n_kv_heads = attributes->n_kv_heads;
-    uint32_t group = attributes->n_heads / n_kv_heads;
-    /* Later tokens see more positions, so units are dealt out one by one. */
-    for (uint32_t unit = worker; unit < run->rows * n_kv_heads; unit += n_workers) {
-        uint32_t row = unit / n_kv_heads;
-        uint32_t head = unit % n_kv_heads;
-        sl_attention_task task = {
-            .queries =
-                sl_float_row(run->inputs[0], &step->inputs[0], row) + (size_t)head * group * attributes->head_dim,
-            .n_queries = group,
-            .key_dim = attributes->head_dim,
-            .value_dim = attributes->value_dim,
-            .keys = kv_row(run, run->inputs[2], &step->inputs[2], head, 0, attributes->head_dim),
-            .values = kv_row(run, run->inputs[3], &step->inputs[3], head, 0, attributes->value_dim),
-            .kv_type = kv_type_of(step->inputs[2].type),
-            .n_positions = (uint32_t)positions[row] + 1,
-            .scale = attributes->scale,
-            .out =
-                sl_float_row_of(run->outputs[0], &step->outputs[0], row) + (size_t)head * group * attributes->value_dim,
-            .scratch = run->executor->attention_scratch + run->executor->attention_stride * worker,
-        };
-        run->kernels->attention(&task);
+    sl_attention_task task = {
+        .queries = sl_float_row(run->inputs[0], &step->inputs[0], begin) + (size_t)first_query * attributes->head_dim,
+        .query_stride = step->inputs[0].row_bytes / sizeof(float),
+        .n_tokens = end - begin,
+        .n_queries = n_queries,
+        .key_dim = attributes->head_dim,
+        .value_dim = attributes->value_dim,
+        .keys = kv_row(run, run->inputs[2], &step->inputs[2], kv_head, 0, attributes->head_dim),
+        .values = kv_row(run, run->inputs[3], &step->inputs[3], kv_head, 0, attributes->value_dim),
+        .kv_type = kv_type_of(step->inputs[2].type),
+        .n_positions = (uint32_t)positions[begin] + 1,
+        .scale = attributes->scale,
+        .out = sl_float_row_of(run->outputs[0], &step->outputs[0], begin) + (size_t)first_query * attributes->value_dim,
+        .out_stride = step->outputs[0].row_bytes / sizeof(float),
+        .scratch = scratch,
+    };
+    run->kernels->attention(&task);
+}
+
+static void attention_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    const sl_step_run *run = argument;
+    const int32_t *positions = run->inputs[1];
+    uint32_t n_kv_heads = run->step->attributes.n_kv_heads;
+    attention_split split = split_attention(run, n_workers);
+    float *scratch = run->executor->attention_scratch + run->executor->attention_stride * worker;
+    /* Later rows see more positions, so units are dealt out one by one. */
+    for (uint32_t unit = worker; unit < split.n_tiles * n_kv_heads * split.n_parts; unit += n_workers) {
+        uint32_t first = unit % split.n_parts * split.part_heads;
+        uint32_t left = split.group - first;
+        uint32_t n_queries = left < split.part_heads ? left : split.part_heads;
+        uint32_t kv_head = unit / split.n_parts % n_kv_heads;
+        uint32_t begin = unit / split.n_parts / n_kv_heads * split.tile_rows;
+        uint32_t tile_end = begin + split.tile_rows < run->rows ? begin + split.tile_rows : run->rows;
+        while (begin < tile_end) {
+            uint32_t end = begin + 1;
+            while (end < tile_end && positions[end] == positions[end - 1] + 1) {
+                end++;
+            }
+            attend_rows(run, begin, end, kv_head, kv_head * split.group + first, n_queries, scratch);
+            begin = end;
+        }
     }
 }
 

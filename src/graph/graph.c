@@ -137,8 +137,8 @@ static sluice_status check_type(const char *name, sl_value_kind kind, sl_type ty
         expected = "a type this build can decode";
         break;
     case SL_VALUE_STATE:
-        allowed = type == SL_TYPE_F32 || type == SL_TYPE_F16;
-        expected = "F32 or F16";
+        allowed = type == SL_TYPE_F32 || type == SL_TYPE_F16 || type == SL_TYPE_Q8_0;
+        expected = "F32, F16 or Q8_0";
         break;
     }
     if (allowed) {

@@ -46,7 +46,8 @@ typedef enum sl_value_kind {
 typedef struct sl_value_info {
     char name[SL_GRAPH_NAME_BYTES]; /* a weight's name is its tensor's name */
     sl_value_kind kind;
-    sl_type type; /* F32, I32; a weight: any readable type; a state: F32 or F16; after lowering: activation forms */
+    sl_type
+        type; /* F32, I32; a weight: any readable type; a state: F32, F16 or Q8_0; after lowering: activation forms */
     sl_shape shape;
     bool is_output; /* a temporary that must survive until the end of the run */
 } sl_value_info;

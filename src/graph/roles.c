@@ -45,10 +45,10 @@ static sl_value rotate(sl_graph *graph, sl_value x, sl_rotary_table table, uint3
 static sl_value cache(sl_graph *graph, uint32_t layer, const char *what, uint32_t n_heads, uint32_t dim,
                       sl_kv_type type)
 {
+    static const sl_type types[] = {[SL_KV_F32] = SL_TYPE_F32, [SL_KV_F16] = SL_TYPE_F16, [SL_KV_Q8_0] = SL_TYPE_Q8_0};
     char name[SL_GRAPH_NAME_BYTES];
     snprintf(name, sizeof name, "kv.%" PRIu32 ".%s", layer, what);
-    return sl_graph_state(graph, name, type == SL_KV_F16 ? SL_TYPE_F16 : SL_TYPE_F32,
-                          sl_shape_of_3(n_heads, SL_DIM_POSITIONS, dim));
+    return sl_graph_state(graph, name, types[type], sl_shape_of_3(n_heads, SL_DIM_POSITIONS, dim));
 }
 
 sl_token_ids sl_build_token_ids(sl_graph *graph)

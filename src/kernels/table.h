@@ -46,30 +46,57 @@ typedef struct sl_rope_config {
     const float *factors; /* borrowed: [n_rot / 2], or NULL for all ones */
 } sl_rope_config;
 
-/* Element type of a KV cache. */
-typedef enum sl_kv_type { SL_KV_F32, SL_KV_F16 } sl_kv_type;
+/* Element type of a KV cache. Q8_0: blocks of SL_KV_BLOCK elements as in files, an F16 scale d and int8 q; an element is
+ * d * q, which a float holds exactly. */
+typedef enum sl_kv_type { SL_KV_F32, SL_KV_F16, SL_KV_Q8_0 } sl_kv_type;
 
-/* One attention task: the query heads of one group (all share one KV head) of one token.
+enum { SL_KV_BLOCK = 32, SL_KV_BLOCK_BYTES = 34 };
+
+/* Bytes of the n elements of one head's key or value at one position; for Q8_0 n is a multiple of SL_KV_BLOCK. */
+static inline size_t sl_kv_row_bytes(sl_kv_type kv_type, uint32_t n)
+{
+    if (kv_type == SL_KV_Q8_0) {
+        return (size_t)n / SL_KV_BLOCK * SL_KV_BLOCK_BYTES;
+    }
+    return n * (kv_type == SL_KV_F32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+/* One attention task: the query heads of one group (all share one KV head) of n_tokens tokens that follow one another.
  * Chunks of SL_ATTENTION_CHUNK positions, each computed on its own: m = max score; p = exp(score - m); l = sum of p (16
  * partials by position in the chunk modulo 16, then the tree); o[d] = fma over positions in order. Chunks are merged in
  * order: m' = max(m, m_c), a = exp(m - m'), b = exp(m_c - m'), l = fma(l, a, l_c * b), o[d] = fma(o[d], a, o_c[d] * b).
- * The first chunk is taken as it is. out = o / l. score = scale * dot(q, k). */
+ * The first chunk is taken as it is. out = o / l. score = scale * dot(q, k). A token sees the positions up to its own,
+ * of which a window keeps the last; others take no part. Bits do not depend on how tokens or heads are split over
+ * tasks. */
 typedef struct sl_attention_task {
-    const float *queries; /* [n_queries][head_dim] */
-    uint32_t n_queries;   /* query heads in the group */
-    uint32_t key_dim;     /* elements of a query and a key */
-    uint32_t value_dim;   /* elements of a value */
-    const void *keys;     /* [n_positions][key_dim] of the KV head, kv_type */
-    const void *values;   /* [n_positions][value_dim] of the KV head, kv_type */
+    const float *queries; /* [n_tokens][n_queries][key_dim], tokens query_stride floats apart */
+    size_t query_stride;
+    uint32_t n_tokens;  /* at most sl_attention_tile_tokens(n_queries) */
+    uint32_t n_queries; /* query heads in the group */
+    uint32_t key_dim;   /* elements of a query and a key */
+    uint32_t value_dim; /* elements of a value */
+    const void *keys;   /* [positions][key_dim] of the KV head, kv_type */
+    const void *values; /* [positions][value_dim] of the KV head, kv_type */
     sl_kv_type kv_type;
-    uint32_t n_positions; /* this token's position + 1 */
+    uint32_t n_positions; /* of the first token: its position + 1; token t has n_positions + t */
+    uint32_t window;      /* a token sees so many positions, its own the last; 0: all */
     float scale;
-    float *out;     /* [n_queries][value_dim] */
+    float *out; /* [n_tokens][n_queries][value_dim], tokens out_stride floats apart */
+    size_t out_stride;
     float *scratch; /* sl_attention_scratch_floats floats, 64-byte aligned, private to the thread */
 } sl_attention_task;
 
 enum { SL_ATTENTION_CHUNK = 256 };
-size_t sl_attention_scratch_floats(uint32_t n_queries, uint32_t value_dim);
+/* The tokens that one task may have, so that what is prepared once per chunk serves many queries. */
+uint32_t sl_attention_tile_tokens(uint32_t n_queries);
+/* Of a task with at most n_queries queries per token and dims up to these. */
+size_t sl_attention_scratch_floats(uint32_t n_queries, uint32_t key_dim, uint32_t value_dim);
+
+/* The first position that a token with n_positions sees. */
+static inline uint32_t sl_attention_first_position(const sl_attention_task *task, uint32_t n_positions)
+{
+    return task->window == 0 || task->window >= n_positions ? 0 : n_positions - task->window;
+}
 
 typedef struct sl_kernel_table {
     sl_isa isa; /* the best set that was allowed, that the processor has and that this build has kernels for */
@@ -106,7 +133,9 @@ typedef struct sl_kernel_table {
     void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, sl_rope_pairing pairing,
                  const float *table);
 
-    /* Store one KV row of n floats as kv_type (F16: round to nearest even). */
+    /* Store one KV row of n floats as kv_type. F16: round to nearest even. Q8_0: d = max|x| / 127 as F16; q = x * (1 /
+     * d), held within -127 and 127, rounded to nearest even. A d of 0 makes all q 0; a block with a NaN or an infinity,
+     * or whose d is none in F16, has d = NaN, q = 0, so that every product with it is NaN. */
     void (*store_kv)(const float *x, uint32_t n, sl_kv_type kv_type, void *out);
     void (*attention)(const sl_attention_task *task);
 } sl_kernel_table;

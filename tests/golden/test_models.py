@@ -12,6 +12,8 @@ PROMPTS = (0, 1, 2)
 # Relative to a row of the reference: max |difference| / max |reference|, and the same in the Euclidean norm.
 EXACT_BUDGET = 1e-4       # correct float32 implementations differ by at most 1.5e-5
 KV_F16_BUDGET = 1e-2      # keys and values in F16 cost at most 4e-3
+KV_Q8_0_WORST_BUDGET = 0.12  # and in Q8_0 at most 0.08,
+KV_Q8_0_MEDIAN_BUDGET = 0.04  # and 0.023 in the middle row
 INT8_WORST_BUDGET = 0.06  # the same int8 activations: at most 0.024, where one fell on the other side of a rounding border,
 INT8_MEDIAN_BUDGET = {0: 1e-4, 1: 1e-3, 2: 1e-2}  # and 2e-7, 2e-7, 2e-5 in the middle row of each prompt
 Q8_0_WORST_BUDGET = 0.35  # int8 activations against float ones: at most 0.21,
@@ -87,6 +89,19 @@ def test_a_half_precision_cache_costs_little(variants, tmp_path, family, prompt)
     found, _ = logits(variants(family, "f32"), family, prompt, tmp_path, "--kv", "f16")
     errors = row_errors(found, stored(family)[f"f32_{prompt}"])
     assert errors.max() < KV_F16_BUDGET
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_cache_of_q8_0_costs_little(variants, tmp_path, prompt):
+    found, _ = logits(variants("qwen2moe", "f32"), "qwen2moe", prompt, tmp_path, "--kv", "q8_0")
+    errors = row_errors(found, stored("qwen2moe")[f"f32_{prompt}"])
+    assert 0 < np.median(errors) < KV_Q8_0_MEDIAN_BUDGET
+    assert errors.max() < KV_Q8_0_WORST_BUDGET
+
+
+def test_a_cache_of_q8_0_needs_whole_blocks():
+    said = program.run("logits", "-m", program.GOLDEN / "qwen3moe.gguf", "--tokens", "1,2", "--kv", "q8_0", code=1)
+    assert "32 elements" in said.err and "keys have 16" in said.err
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

@@ -53,6 +53,18 @@ def test_prefill_chunk(plain, chunk):
     assert logits("--chunk", chunk)["logits_hash"] == plain["logits_hash"]
 
 
+@pytest.mark.parametrize("kv", ("f32", "q8_0"))
+def test_cache_types(plain, kv):
+    """A cache of another type has other bits, and those too do not depend on how they are computed."""
+    expected = logits("--kv", kv)["logits_hash"]
+    assert expected != plain["logits_hash"]
+    for options in (("--decode",), ("--chunk", 7), ("-t", 1, "--chunk", 33), ("-t", 3)):
+        assert logits("--kv", kv, *options)["logits_hash"] == expected
+    for mask, flags in program.MASK_FLAGS.items():
+        if program.cpu_has(*flags):
+            assert logits("--kv", kv, "--cpu-mask", mask)["logits_hash"] == expected
+
+
 @pytest.mark.parametrize("threads", (1, 2, 3, 8))
 def test_threads(plain, threads):
     said = logits("-t", threads)

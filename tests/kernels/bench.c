@@ -111,7 +111,6 @@ typedef struct row_bench {
     float *b;
     float *out;
     const float *rotations;
-    sl_attention_task attention;
 } row_bench;
 
 static void run_rms_norm(void *work)
@@ -170,12 +169,6 @@ static void run_store(void *work)
     bench->table->store_kv(bench->a, COLUMNS, SL_KV_F16, bench->out);
 }
 
-static void run_attention(void *work)
-{
-    row_bench *bench = work;
-    bench->table->attention(&bench->attention);
-}
-
 static const struct {
     const char *name;
     bench_fn *run;
@@ -193,15 +186,11 @@ static const struct {
 
 static void bench_rows(const sl_kernel_table *table, random_source *random)
 {
-    enum { POSITIONS = 4096, DIM = 128, QUERIES = 4 };
     guarded a = guarded_allocate(COLUMNS * sizeof(float));
     guarded b = guarded_allocate(COLUMNS * sizeof(float));
     guarded out = guarded_allocate(2 * COLUMNS * sizeof(float));
-    guarded kv = guarded_allocate((size_t)2 * POSITIONS * DIM * sizeof(uint16_t));
-    guarded scratch = guarded_allocate(sl_attention_scratch_floats(QUERIES, DIM) * sizeof(float));
     fill_floats(FLOATS_NORMAL, a.data, COLUMNS, random);
     fill_floats(FLOATS_NORMAL, b.data, COLUMNS, random);
-    memset(kv.data, 0x32, kv.bytes);
     float rotations[128];
     table->rope_table(&(sl_rope_config){128, 1e6f, 1.0f, NULL}, 12345, rotations);
     row_bench bench = {
@@ -210,32 +199,80 @@ static void bench_rows(const sl_kernel_table *table, random_source *random)
         .b = b.data,
         .out = out.data,
         .rotations = rotations,
-        .attention = {.queries = a.data,
-                      .n_queries = QUERIES,
-                      .key_dim = DIM,
-                      .value_dim = DIM,
-                      .keys = kv.data,
-                      .values = (uint16_t *)kv.data + POSITIONS * DIM,
-                      .kv_type = SL_KV_F16,
-                      .n_positions = POSITIONS,
-                      .scale = 0.088f,
-                      .out = out.data,
-                      .scratch = scratch.data},
     };
     for (size_t i = 0; i < sizeof row_benches / sizeof row_benches[0]; i++) {
         double seconds = best_seconds(row_benches[i].run, &bench);
         printf("%-8s %-11s %8.3f us per %d elements\n", sl_isa_name(table->isa), row_benches[i].name, seconds * 1e6,
                COLUMNS);
     }
-    double seconds = best_seconds(run_attention, &bench);
-    printf("%-8s attention   %8.3f us, %d queries of %d over %d positions, %.2f GB/s, %.2f GFLOP/s\n",
-           sl_isa_name(table->isa), seconds * 1e6, QUERIES, DIM, POSITIONS, (double)kv.bytes / seconds * 1e-9,
-           4.0 * QUERIES * DIM * POSITIONS / seconds * 1e-9);
     guarded_release(&a);
     guarded_release(&b);
     guarded_release(&out);
+}
+
+typedef struct attention_bench {
+    const sl_kernel_table *table;
+    sl_attention_task task;
+} attention_bench;
+
+static void run_attention(void *work)
+{
+    attention_bench *bench = work;
+    bench->table->attention(&bench->task);
+}
+
+/* n_tokens tokens at the end of a context. */
+static void bench_attention(const sl_kernel_table *table, sl_kv_type kv_type, uint32_t n_queries, uint32_t n_tokens,
+                            random_source *random)
+{
+    enum { POSITIONS = 4096, DIM = 128 };
+    uint32_t n_floats = n_queries * n_tokens * DIM;
+    size_t cache_bytes = POSITIONS * sl_kv_row_bytes(kv_type, DIM);
+    guarded queries = guarded_allocate(n_floats * sizeof(float));
+    guarded out = guarded_allocate(n_floats * sizeof(float));
+    guarded rows = guarded_allocate((size_t)POSITIONS * DIM * sizeof(float));
+    guarded kv = guarded_allocate(2 * cache_bytes);
+    guarded scratch = guarded_allocate(sl_attention_scratch_floats(n_queries, DIM, DIM) * sizeof(float));
+    fill_floats(FLOATS_NORMAL, queries.data, n_floats, random);
+    fill_floats(FLOATS_NORMAL, rows.data, POSITIONS * DIM, random);
+    table->store_kv(rows.data, POSITIONS * DIM, kv_type, kv.data);
+    table->store_kv(rows.data, POSITIONS * DIM, kv_type, (char *)kv.data + cache_bytes);
+    attention_bench bench = {.table = table,
+                             .task = {.queries = queries.data,
+                                      .query_stride = (size_t)n_queries * DIM,
+                                      .n_tokens = n_tokens,
+                                      .n_queries = n_queries,
+                                      .key_dim = DIM,
+                                      .value_dim = DIM,
+                                      .keys = kv.data,
+                                      .values = (char *)kv.data + cache_bytes,
+                                      .kv_type = kv_type,
+                                      .n_positions = POSITIONS - n_tokens + 1,
+                                      .scale = 0.088f,
+                                      .out = out.data,
+                                      .out_stride = (size_t)n_queries * DIM,
+                                      .scratch = scratch.data}};
+    static const char *const names[] = {"F32", "F16", "Q8_0"};
+    double seconds = best_seconds(run_attention, &bench);
+    printf("%-8s attention, %s, %u queries of %2u tokens, dims %d, %d positions: %9.3f us, %6.2f GB/s, %7.2f GFLOP/s\n",
+           sl_isa_name(table->isa), names[kv_type], n_queries, n_tokens, DIM, POSITIONS, seconds * 1e6,
+           (double)kv.bytes / seconds * 1e-9, 4.0 * n_floats * POSITIONS / seconds * 1e-9);
+    fflush(stdout);
+    guarded_release(&queries);
+    guarded_release(&out);
+    guarded_release(&rows);
     guarded_release(&kv);
     guarded_release(&scratch);
+}
+
+static void bench_attentions(const sl_kernel_table *table, random_source *random)
+{
+    static const uint32_t shapes[][2] = {{1, 1}, {2, 1}, {4, 1}, {8, 1}, {8, 16}, {1, 64}}; /* queries, tokens */
+    for (int kv_type = SL_KV_F32; kv_type <= SL_KV_Q8_0; kv_type++) {
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+            bench_attention(table, (sl_kv_type)kv_type, shapes[i][0], shapes[i][1], random);
+        }
+    }
 }
 
 void run_bench(const char *prefix)
@@ -260,6 +297,9 @@ void run_bench(const char *prefix)
         }
         if (prefix == NULL) {
             bench_rows(&table, &random);
+        }
+        if (prefix == NULL || strcmp(prefix, "attention") == 0) {
+            bench_attentions(&table, &random);
         }
     }
 }

@@ -76,7 +76,8 @@ int run_matmul_tests(void);
 int run_row_tests(void);
 int run_attention_tests(void);
 int run_accuracy_tests(void);
-/* Prints speeds: of every kernel, or of the products whose type's name begins with `prefix`. */
+/* Prints speeds: of every kernel, of the products whose type's name begins with `prefix`, or
+ * of "attention". */
 void run_bench(const char *prefix);
 /* Prints how fast memory is read and threads meet; false where that cannot be measured. */
 bool print_bandwidth(uint32_t n_threads);

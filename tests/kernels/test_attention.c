@@ -6,15 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/blocks.h"
 #include "quant/half.h"
 
 typedef struct attention_case {
     uint32_t n_queries;
     uint32_t key_dim;
     uint32_t value_dim;
-    uint32_t n_positions;
+    uint32_t n_positions; /* of the first token */
     sl_kv_type kv_type;
     float_fill fill;
+    uint32_t n_tokens;
+    uint32_t window;
 } attention_case;
 
 typedef struct attention_data {
@@ -23,12 +26,29 @@ typedef struct attention_data {
     guarded values;
 } attention_data;
 
+enum { GAP = 3 }; /* floats between tokens */
+
+static uint32_t positions_of(const attention_case *shape)
+{
+    return shape->n_positions + shape->n_tokens - 1;
+}
+
+static size_t query_stride(const attention_case *shape)
+{
+    return (size_t)shape->n_queries * shape->key_dim + GAP;
+}
+
+static size_t out_stride(const attention_case *shape)
+{
+    return (size_t)shape->n_queries * shape->value_dim + GAP;
+}
+
 static guarded kv_rows(const attention_case *shape, uint32_t dim, random_source *random)
 {
-    size_t n = (size_t)shape->n_positions * dim;
+    size_t n = (size_t)positions_of(shape) * dim;
     guarded floats = guarded_allocate(n * sizeof(float));
     fill_floats(shape->fill, floats.data, n, random);
-    guarded rows = guarded_allocate(n * (shape->kv_type == SL_KV_F16 ? sizeof(uint16_t) : sizeof(float)));
+    guarded rows = guarded_allocate(positions_of(shape) * sl_kv_row_bytes(shape->kv_type, dim));
     sl_kernel_table generic = table_of(SL_ISA_GENERIC);
     generic.store_kv(floats.data, (uint32_t)n, shape->kv_type, rows.data);
     guarded_release(&floats);
@@ -38,7 +58,7 @@ static guarded kv_rows(const attention_case *shape, uint32_t dim, random_source 
 static attention_data attention_data_for(const attention_case *shape, random_source *random)
 {
     attention_data data;
-    size_t n = (size_t)shape->n_queries * shape->key_dim;
+    size_t n = shape->n_tokens * query_stride(shape);
     data.queries = guarded_allocate(n * sizeof(float));
     fill_floats(shape->fill, data.queries.data, n, random);
     data.keys = kv_rows(shape, shape->key_dim, random);
@@ -55,11 +75,16 @@ static void attention_data_release(attention_data *data)
 
 static guarded attend(const sl_kernel_table *table, const attention_case *shape, const attention_data *data)
 {
-    guarded out = guarded_allocate((size_t)shape->n_queries * shape->value_dim * sizeof(float));
-    guarded scratch = guarded_allocate(sl_attention_scratch_floats(shape->n_queries, shape->value_dim) * sizeof(float));
+    size_t scratch_floats = sl_attention_scratch_floats(shape->n_queries, shape->key_dim, shape->value_dim);
+    guarded out = guarded_allocate(shape->n_tokens * out_stride(shape) * sizeof(float));
+    guarded scratch = guarded_allocate(scratch_floats * sizeof(float));
     assert_int_equal((uintptr_t)scratch.data % 64, 0);
+    memset(out.data, 0, out.bytes);
+    memset(scratch.data, 0xff, scratch.bytes);
     sl_attention_task task = {
         .queries = data->queries.data,
+        .query_stride = query_stride(shape),
+        .n_tokens = shape->n_tokens,
         .n_queries = shape->n_queries,
         .key_dim = shape->key_dim,
         .value_dim = shape->value_dim,
@@ -67,8 +92,10 @@ static guarded attend(const sl_kernel_table *table, const attention_case *shape,
         .values = data->values.data,
         .kv_type = shape->kv_type,
         .n_positions = shape->n_positions,
+        .window = shape->window,
         .scale = 1.0f / sqrtf((float)shape->key_dim),
         .out = out.data,
+        .out_stride = out_stride(shape),
         .scratch = scratch.data,
     };
     table->attention(&task);
@@ -82,10 +109,11 @@ static void compare_with_generic(const sl_kernel_table *table, const attention_c
     attention_data data = attention_data_for(shape, random);
     guarded expected = attend(&generic, shape, &data);
     guarded actual = attend(table, shape, &data);
-    assert_same_floats(actual.data, expected.data, actual.bytes / sizeof(float),
-                       "%s attention, %u queries, dims %u and %u, %u positions, type %d, fill %d",
-                       sl_isa_name(table->isa), shape->n_queries, shape->key_dim, shape->value_dim, shape->n_positions,
-                       (int)shape->kv_type, (int)shape->fill);
+    assert_same_floats(
+        actual.data, expected.data, actual.bytes / sizeof(float),
+        "%s attention, %u queries of %u tokens, dims %u and %u, %u positions, window %u, type %d, fill %d",
+        sl_isa_name(table->isa), shape->n_queries, shape->n_tokens, shape->key_dim, shape->value_dim,
+        shape->n_positions, shape->window, (int)shape->kv_type, (int)shape->fill);
     attention_data_release(&data);
     guarded_release(&expected);
     guarded_release(&actual);
@@ -103,19 +131,89 @@ static void attention_gives_the_bits_of_generic(void **state)
         for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
             for (size_t p = 0; p < sizeof positions / sizeof positions[0]; p++) {
                 for (uint32_t n_queries = 1; n_queries <= 9; n_queries += n_queries < 5 ? 1 : 4) {
-                    attention_case shape = {n_queries, dims[d][0], dims[d][1], positions[p], SL_KV_F16, FLOATS_NORMAL};
+                    attention_case shape = {n_queries, dims[d][0],    dims[d][1], positions[p],
+                                            SL_KV_F16, FLOATS_NORMAL, 1,          0};
                     compare_with_generic(&table, &shape, &random);
                     shape.kv_type = SL_KV_F32;
                     shape.fill = (float_fill)random_below(&random, FLOATS_FILL_COUNT);
                     compare_with_generic(&table, &shape, &random);
+                    if (dims[d][0] % SL_KV_BLOCK == 0 && dims[d][1] % SL_KV_BLOCK == 0) {
+                        shape.kv_type = SL_KV_Q8_0;
+                        compare_with_generic(&table, &shape, &random);
+                    }
                 }
             }
         }
     }
 }
 
+/* Several tokens in one task, with windows that begin and end anywhere in a chunk. */
+static void attention_over_tokens_gives_the_bits_of_generic(void **state)
+{
+    (void)state;
+    skip_without_other_sets();
+    static const uint32_t dims[][2] = {{128, 128}, {32, 96}, {64, 80}, {17, 5}};
+    static const uint32_t windows[] = {0, 0, 1, 7, 16, 200, 256, 300};
+    for (int isa = SL_ISA_GENERIC + 1; isa <= (int)sl_cpu_best_isa(); isa++) {
+        sl_kernel_table table = table_of((sl_isa)isa);
+        random_source random = {29};
+        for (int i = 0; i < 288; i++) {
+            uint32_t n_queries = 1 + random_below(&random, 9);
+            uint32_t most = sl_attention_tile_tokens(n_queries) < 20 ? sl_attention_tile_tokens(n_queries) : 20;
+            const uint32_t *dim = dims[i % 4];
+            attention_case shape = {
+                .n_queries = n_queries,
+                .key_dim = dim[0],
+                .value_dim = dim[1],
+                .n_positions = 1 + random_below(&random, i % 2 == 0 ? 40 : 560),
+                .kv_type = i % 4 < 2        ? (sl_kv_type)(i / 4 % 3)
+                           : i / 4 % 2 == 0 ? SL_KV_F16
+                                            : SL_KV_F32,
+                .fill = i % 5 == 0 ? (float_fill)random_below(&random, FLOATS_FILL_COUNT) : FLOATS_NORMAL,
+                .n_tokens = 1 + random_below(&random, most),
+                .window = windows[random_below(&random, sizeof windows / sizeof windows[0])],
+            };
+            compare_with_generic(&table, &shape, &random);
+        }
+    }
+}
+
+/* One task of several tokens equals a task for each of them. */
+static void a_token_does_not_depend_on_the_others_of_its_task(void **state)
+{
+    (void)state;
+    for (int isa = SL_ISA_GENERIC; isa <= (int)sl_cpu_best_isa(); isa++) {
+        sl_kernel_table table = table_of((sl_isa)isa);
+        random_source random = {37};
+        attention_case whole = {4, 64, 48, 250, SL_KV_F16, FLOATS_NORMAL, 13, 0};
+        for (uint32_t window = 0; window <= 100; window += 50) {
+            whole.window = window;
+            attention_data data = attention_data_for(&whole, &random);
+            guarded together = attend(&table, &whole, &data);
+            for (uint32_t t = 0; t < whole.n_tokens; t++) {
+                attention_case single = whole;
+                attention_data view = data;
+                single.n_tokens = 1;
+                single.n_positions += t;
+                view.queries.data = (float *)data.queries.data + t * query_stride(&whole);
+                guarded alone = attend(&table, &single, &view);
+                assert_same_floats((float *)together.data + t * out_stride(&whole), alone.data,
+                                   (size_t)whole.n_queries * whole.value_dim, "%s, token %u, window %u",
+                                   sl_isa_name(table.isa), t, window);
+                guarded_release(&alone);
+            }
+            guarded_release(&together);
+            attention_data_release(&data);
+        }
+    }
+}
+
 static double kv_element(const guarded *rows, sl_kv_type kv_type, size_t index)
 {
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)rows->data + index / SL_KV_BLOCK;
+        return (double)sl_f16_to_f32(block->d) * block->q[index % SL_KV_BLOCK];
+    }
     if (kv_type == SL_KV_F32) {
         return ((const float *)rows->data)[index];
     }
@@ -125,13 +223,14 @@ static double kv_element(const guarded *rows, sl_kv_type kv_type, size_t index)
 /* Softmax over all positions at once, in double. */
 static void check_against_double(const attention_case *shape, const attention_data *data, const float *out)
 {
+    uint32_t first = shape->window == 0 || shape->window > shape->n_positions ? 0 : shape->n_positions - shape->window;
     double *p = malloc(shape->n_positions * sizeof *p);
     assert_non_null(p);
     for (uint32_t q = 0; q < shape->n_queries; q++) {
         const float *query = (const float *)data->queries.data + (size_t)q * shape->key_dim;
         double maximum = -INFINITY;
         double sum = 0;
-        for (uint32_t i = 0; i < shape->n_positions; i++) {
+        for (uint32_t i = first; i < shape->n_positions; i++) {
             p[i] = 0;
             for (uint32_t j = 0; j < shape->key_dim; j++) {
                 p[i] += query[j] * kv_element(&data->keys, shape->kv_type, (size_t)i * shape->key_dim + j);
@@ -139,13 +238,13 @@ static void check_against_double(const attention_case *shape, const attention_da
             p[i] /= sqrt((double)shape->key_dim);
             maximum = fmax(maximum, p[i]);
         }
-        for (uint32_t i = 0; i < shape->n_positions; i++) {
+        for (uint32_t i = first; i < shape->n_positions; i++) {
             p[i] = exp(p[i] - maximum);
             sum += p[i];
         }
         for (uint32_t d = 0; d < shape->value_dim; d++) {
             double expected = 0;
-            for (uint32_t i = 0; i < shape->n_positions; i++) {
+            for (uint32_t i = first; i < shape->n_positions; i++) {
                 expected += p[i] * kv_element(&data->values, shape->kv_type, (size_t)i * shape->value_dim + d);
             }
             assert_true(fabs(out[(size_t)q * shape->value_dim + d] - expected / sum) < 2e-6);
@@ -161,8 +260,9 @@ static void attention_is_right(void **state)
     sl_kernel_table generic = table_of(SL_ISA_GENERIC);
     random_source random = {31};
     for (size_t p = 0; p < sizeof positions / sizeof positions[0]; p++) {
-        for (int kv_type = SL_KV_F32; kv_type <= SL_KV_F16; kv_type++) {
-            attention_case shape = {4, 64, 48, positions[p], (sl_kv_type)kv_type, FLOATS_NORMAL};
+        for (int i = 0; i < 9; i++) {
+            static const uint32_t windows[] = {0, 30, 300};
+            attention_case shape = {4, 64, 32, positions[p], (sl_kv_type)(i % 3), FLOATS_NORMAL, 1, windows[i / 3]};
             attention_data data = attention_data_for(&shape, &random);
             guarded out = attend(&generic, &shape, &data);
             check_against_double(&shape, &data, out.data);
@@ -219,8 +319,12 @@ static void top_k_ids_are_distinct_and_in_range(void **state)
 int run_attention_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attention_gives_the_bits_of_generic),   cmocka_unit_test(attention_is_right),
-        cmocka_unit_test(top_k_ranks_by_probability_then_index), cmocka_unit_test(top_k_puts_nan_last),
+        cmocka_unit_test(attention_gives_the_bits_of_generic),
+        cmocka_unit_test(attention_over_tokens_gives_the_bits_of_generic),
+        cmocka_unit_test(a_token_does_not_depend_on_the_others_of_its_task),
+        cmocka_unit_test(attention_is_right),
+        cmocka_unit_test(top_k_ranks_by_probability_then_index),
+        cmocka_unit_test(top_k_puts_nan_last),
         cmocka_unit_test(top_k_ids_are_distinct_and_in_range),
     };
     return cmocka_run_group_tests_name("attention", tests, NULL, NULL);

@@ -1,7 +1,11 @@
 /* The operations on rows, on every instruction set of this machine against the definition. */
 #include "support.h"
 
+#include <math.h>
 #include <string.h>
+
+#include "quant/blocks.h"
+#include "quant/half.h"
 
 enum { LONGEST_ROW = 700 };
 
@@ -88,7 +92,11 @@ static void apply_store_kv(const sl_kernel_table *table, const float *a, const f
     (void)b;
     /* The upper half of the output is written too when halves are stored, so that all of it is compared. */
     memset(out, 0, n * sizeof *out);
-    table->store_kv(a, n, variant % 2 ? SL_KV_F16 : SL_KV_F32, out);
+    table->store_kv(a, n,
+                    variant % 3 != 2       ? (sl_kv_type)(variant % 3)
+                    : n % SL_KV_BLOCK == 0 ? SL_KV_Q8_0
+                                           : SL_KV_F16,
+                    out);
 }
 
 static const struct {
@@ -202,6 +210,68 @@ static void halves_agree_over_all_floats(void **state)
     }
 }
 
+/* Blocks of every size of number, of numbers of very different size, and of what is no number. */
+static void fill_block(float *x, int kind, random_source *random)
+{
+    for (int i = 0; i < SL_KV_BLOCK; i++) {
+        float scale = ldexpf(1.0f, kind - 150);
+        x[i] = random_between(random, -1.0f, 1.0f) * scale;
+        if (random_below(random, 8) == 0) {
+            x[i] = 0.5f * scale * (float)(1 + random_below(random, 254)) / 127.0f;
+        }
+    }
+    if (kind % 9 == 0) {
+        x[random_below(random, SL_KV_BLOCK)] = kind % 2 ? NAN : -INFINITY;
+    }
+}
+
+static void stored_blocks_give_the_bits_of_generic(void **state)
+{
+    (void)state;
+    skip_without_other_sets();
+    sl_kernel_table generic = table_of(SL_ISA_GENERIC);
+    random_source random = {41};
+    for (int isa = SL_ISA_GENERIC + 1; isa <= (int)sl_cpu_best_isa(); isa++) {
+        sl_kernel_table table = table_of((sl_isa)isa);
+        for (int kind = 0; kind < 270; kind++) {
+            float x[2 * SL_KV_BLOCK];
+            uint8_t expected[2 * SL_KV_BLOCK_BYTES];
+            uint8_t actual[2 * SL_KV_BLOCK_BYTES];
+            fill_block(x, kind, &random);
+            fill_block(x + SL_KV_BLOCK, kind, &random);
+            generic.store_kv(x, 2 * SL_KV_BLOCK, SL_KV_Q8_0, expected);
+            table.store_kv(x, 2 * SL_KV_BLOCK, SL_KV_Q8_0, actual);
+            assert_memory_equal(actual, expected, sizeof expected);
+        }
+    }
+}
+
+static void stored_blocks_come_near_what_they_hold(void **state)
+{
+    (void)state;
+    sl_kernel_table generic = table_of(SL_ISA_GENERIC);
+    random_source random = {43};
+    for (int kind = 0; kind < 270; kind++) {
+        float x[SL_KV_BLOCK];
+        sl_block_q8_0 block;
+        fill_block(x, kind, &random);
+        generic.store_kv(x, SL_KV_BLOCK, SL_KV_Q8_0, &block);
+        float d = sl_f16_to_f32(block.d);
+        float largest = 0.0f;
+        bool is_finite = true;
+        for (int i = 0; i < SL_KV_BLOCK; i++) {
+            largest = fmaxf(largest, fabsf(x[i]));
+            is_finite = is_finite && isfinite(x[i]);
+        }
+        assert_int_equal(isnan(d), !is_finite || largest / 127.0f >= 65520.0f);
+        for (int i = 0; i < SL_KV_BLOCK && !isnan(d); i++) {
+            /* Half a step, and what rounding d may cut off at the top. */
+            float cut = fabsf(largest / 127.0f - d) * 127.001f;
+            assert_true(d == 0.0f ? largest < 0x1p-17f : fabsf(d * block.q[i] - x[i]) <= 0.5001f * d + cut);
+        }
+    }
+}
+
 static void rotations_give_the_bits_of_generic(void **state)
 {
     (void)state;
@@ -245,6 +315,8 @@ int run_row_tests(void)
         cmocka_unit_test(row_operations_give_the_bits_of_generic),
         cmocka_unit_test(exponentials_agree_over_all_floats),
         cmocka_unit_test(halves_agree_over_all_floats),
+        cmocka_unit_test(stored_blocks_give_the_bits_of_generic),
+        cmocka_unit_test(stored_blocks_come_near_what_they_hold),
         cmocka_unit_test(rotations_give_the_bits_of_generic),
     };
     return cmocka_run_group_tests_name("rows", tests, NULL, NULL);

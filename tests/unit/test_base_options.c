@@ -146,7 +146,7 @@ static void values_outside_their_range_are_refused(void **state)
     expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--mem", "0"), "--mem");
     expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--mem", "automatic"), "--mem");
     expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--io", "uringg"), "did you mean uring?");
-    expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--kv", "q8"), "one of f16, f32");
+    expect_refused(SL_COMMAND_RUN, WORDS("-m", "a", "--kv", "q8"), "one of f16, f32, q8_0");
     expect_refused(SL_COMMAND_LOGITS, WORDS("-m", "a", "--tokens", "1,x"), "token ids");
 }
 

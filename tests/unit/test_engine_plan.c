@@ -85,11 +85,13 @@ static void what_is_allocated_is_what_was_planned_part_by_part(void **state)
 static void every_option_is_in_the_plan(void **state)
 {
     (void)state;
-    for (int i_case = 0; i_case < 8; i_case++) {
-        sluice_engine_options options = options_for(models[i_case % 2]);
+    for (int i_case = 0; i_case < 12; i_case++) {
+        static const sluice_kv_type kv_types[] = {SLUICE_KV_F16, SLUICE_KV_F32, SLUICE_KV_Q8_0};
+        /* Q8_0 needs heads of 32: those of the first and the third model. */
+        sluice_engine_options options = options_for(models[i_case < 8 ? i_case % 2 : i_case % 2 * 2]);
         options.n_sessions = 1 + (uint32_t)i_case % 2;
         options.prefill_chunk = i_case / 2 % 2 == 0 ? 0 : 5;
-        options.kv_type = i_case / 4 == 0 ? SLUICE_KV_F16 : SLUICE_KV_F32;
+        options.kv_type = kv_types[i_case / 4];
         options.capture_routing = i_case % 3 == 0;
         options.io = i_case % 2 == 0 ? "auto" : "pread";
         options.prefetch = i_case / 2 % 2 == 0 ? "auto" : "none";

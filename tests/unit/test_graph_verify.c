@@ -285,7 +285,7 @@ static void values_from_outside_need_possible_shapes(void **state)
         {sl_graph_weight, (sl_type)-1, sl_shape_of_2(4, 256)},
         {sl_graph_state, SL_TYPE_F32, sl_shape_of_3(SL_DIM_POSITIONS, 2, 4)},
         {sl_graph_state, SL_TYPE_F32, sl_shape_of_3(2, SL_DIM_POSITIONS, SL_DIM_POSITIONS)},
-        {sl_graph_state, SL_TYPE_Q8_0, sl_shape_of_3(2, SL_DIM_POSITIONS, 32)},
+        {sl_graph_state, SL_TYPE_Q4_0, sl_shape_of_3(2, SL_DIM_POSITIONS, 32)},
     };
     for (size_t i = 0; i < sizeof impossible / sizeof impossible[0]; i++) {
         assert_false(sl_value_exists(impossible[i].declare(&graph, "it", impossible[i].type, impossible[i].shape)));

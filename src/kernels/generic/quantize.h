@@ -27,4 +27,20 @@ static inline sl_activation_scale sl_activation_scale_of(uint32_t largest_magnit
     return (sl_activation_scale){largest / 127.0f, 127.0f / largest, false};
 }
 
+/* The scale of a block of keys or values. */
+typedef struct sl_kv_scale {
+    uint16_t d;    /* F16 */
+    float inverse; /* q = x * inverse within [-127, 127]; 0: every q is 0 */
+} sl_kv_scale;
+
+static inline sl_kv_scale sl_kv_scale_of(uint32_t largest_magnitude_bits)
+{
+    const uint32_t infinity = UINT32_C(0x7f800000);
+    uint16_t d = sl_f32_to_f16(sl_float_from_bits(largest_magnitude_bits) / 127.0f);
+    if (largest_magnitude_bits >= infinity || d >= 0x7c00u) {
+        return (sl_kv_scale){0x7e00u, 0.0f};
+    }
+    return (sl_kv_scale){d, d == 0 ? 0.0f : 1.0f / sl_f16_to_f32(d)};
+}
+
 #endif

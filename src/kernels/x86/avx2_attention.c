@@ -6,22 +6,58 @@
  * terms: scores 16 partials by element and the tree, outputs one chain over positions.
  *   2. Elements after the last whole vector go through the scalar definition.
  *   3. Of the scratch, [0, 4 * SL_ATTENTION_CHUNK) holds scores (one row per query of a group), then come the group's
- *      weighted values, and the last 16 floats per query its maximum and sum so far.
+ *      weighted values, then per query of a token its maximum and sum so far.
  * Threads: pure functions; any thread. The scratch is private to the caller. */
 #include <immintrin.h>
 #include <string.h>
 
 #include "kernels/generic/math.h"
+#include "kernels/generic/quantize.h"
 #include "kernels/generic/sums.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx2_math.h"
+#include "quant/blocks.h"
 
 enum { GROUP = 4 }; /* queries, or queries times positions, that are computed side by side */
+
+static void store_q8_0(const float *x, uint32_t n, sl_block_q8_0 *blocks)
+{
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    for (uint32_t b = 0; b < n / SL_KV_BLOCK; b++, x += SL_KV_BLOCK) {
+        __m256i largest = _mm256_setzero_si256();
+        for (int i = 0; i < SL_KV_BLOCK; i += 8) {
+            __m256i bits = _mm256_castps_si256(_mm256_loadu_ps(x + i));
+            largest = _mm256_max_epu32(largest, _mm256_and_si256(bits, magnitude));
+        }
+        __m128i four = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+        __m128i two = _mm_max_epu32(four, _mm_srli_si128(four, 8));
+        __m128i one = _mm_max_epu32(two, _mm_srli_si128(two, 4));
+        sl_kv_scale scale = sl_kv_scale_of((uint32_t)_mm_cvtsi128_si32(one));
+        memcpy(&blocks[b].d, &scale.d, sizeof scale.d);
+        if (scale.inverse == 0.0f) {
+            memset(blocks[b].q, 0, sizeof blocks[b].q);
+            continue;
+        }
+        __m256i q[4];
+        for (int i = 0; i < 4; i++) {
+            __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(scale.inverse));
+            scaled = _mm256_min_ps(_mm256_max_ps(scaled, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f));
+            q[i] = _mm256_cvtps_epi32(scaled);
+        }
+        __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_si256((__m256i *)(void *)blocks[b].q, packed);
+    }
+}
 
 void sl_avx2_store_kv(const float *x, uint32_t n, sl_kv_type kv_type, void *out)
 {
     if (kv_type == SL_KV_F32) {
         memcpy(out, x, n * sizeof *x);
+        return;
+    }
+    if (kv_type == SL_KV_Q8_0) {
+        store_q8_0(x, n, out);
         return;
     }
     uint16_t *halves = out;
@@ -40,11 +76,20 @@ SL_ALWAYS_INLINE __m256 load8(const void *elements, size_t index, sl_kv_type kv_
     if (kv_type == SL_KV_F32) {
         return _mm256_loadu_ps((const float *)elements + index);
     }
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)elements + index / SL_KV_BLOCK;
+        __m128i codes = _mm_loadl_epi64((const __m128i *)(const void *)(block->q + index % SL_KV_BLOCK));
+        return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)), _mm256_set1_ps(_cvtsh_ss(block->d)));
+    }
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)elements + index)));
 }
 
 SL_ALWAYS_INLINE float load1(const void *elements, size_t index, sl_kv_type kv_type)
 {
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)elements + index / SL_KV_BLOCK;
+        return sl_f16_to_f32(block->d) * (float)block->q[index % SL_KV_BLOCK];
+    }
     return kv_type == SL_KV_F32 ? ((const float *)elements)[index] : sl_f16_to_f32(((const uint16_t *)elements)[index]);
 }
 
@@ -99,21 +144,21 @@ SL_ALWAYS_INLINE void score_tile(const sl_attention_task *task, sl_kv_type kv_ty
 }
 
 SL_ALWAYS_INLINE void score_positions(const sl_attention_task *task, sl_kv_type kv_type, int n_queries,
-                                      const float *queries, uint32_t first, uint32_t n, float *scores)
+                                      const float *queries, uint32_t first, uint32_t begin, uint32_t end, float *scores)
 {
     const uint32_t step = GROUP / (uint32_t)n_queries;
-    uint32_t i = 0;
-    for (; n - i >= step; i += step) {
+    uint32_t i = begin;
+    for (; end - i >= step; i += step) {
         score_tile(task, kv_type, n_queries, (int)step, queries, first + i, scores + i);
     }
-    for (; i < n; i++) {
+    for (; i < end; i++) {
         score_tile(task, kv_type, n_queries, 1, queries, first + i, scores + i);
     }
 }
 
 /* out[q][d] for n_vectors * 8 dims from `dim` on; both counts are constants. */
 SL_ALWAYS_INLINE void weigh_tile(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, int n_vectors,
-                                 uint32_t first, uint32_t n, uint32_t dim, const float *p, float *out)
+                                 uint32_t first, uint32_t begin, uint32_t end, uint32_t dim, const float *p, float *out)
 {
     __m256 sums[GROUP][8];
     for (int q = 0; q < n_queries; q++) {
@@ -121,7 +166,7 @@ SL_ALWAYS_INLINE void weigh_tile(const sl_attention_task *task, sl_kv_type kv_ty
             sums[q][v] = _mm256_setzero_ps();
         }
     }
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = begin; i < end; i++) {
         size_t value = (size_t)(first + i) * task->value_dim + dim;
         __m256 weight[GROUP];
         for (int q = 0; q < n_queries; q++) {
@@ -142,20 +187,20 @@ SL_ALWAYS_INLINE void weigh_tile(const sl_attention_task *task, sl_kv_type kv_ty
 }
 
 SL_ALWAYS_INLINE void weigh_values(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, uint32_t first,
-                                   uint32_t n, const float *p, float *out)
+                                   uint32_t begin, uint32_t end, const float *p, float *out)
 {
     const int n_vectors = 8 / n_queries;
     uint32_t dim = 0;
     for (; task->value_dim - dim >= 8 * (uint32_t)n_vectors; dim += 8 * (uint32_t)n_vectors) {
-        weigh_tile(task, kv_type, n_queries, n_vectors, first, n, dim, p, out);
+        weigh_tile(task, kv_type, n_queries, n_vectors, first, begin, end, dim, p, out);
     }
     for (; task->value_dim - dim >= 8; dim += 8) {
-        weigh_tile(task, kv_type, n_queries, 1, first, n, dim, p, out);
+        weigh_tile(task, kv_type, n_queries, 1, first, begin, end, dim, p, out);
     }
     for (; dim < task->value_dim; dim++) {
         for (int q = 0; q < n_queries; q++) {
             float sum = 0.0f;
-            for (uint32_t i = 0; i < n; i++) {
+            for (uint32_t i = begin; i < end; i++) {
                 float value = load1(task->values, (size_t)(first + i) * task->value_dim + dim, kv_type);
                 sum = fmaf(p[q * SL_ATTENTION_CHUNK + i], value, sum);
             }
@@ -164,23 +209,35 @@ SL_ALWAYS_INLINE void weigh_values(const sl_attention_task *task, sl_kv_type kv_
     }
 }
 
-static float maximum_of(const float *scores, uint32_t n)
+static float maximum_of(const float *scores, uint32_t begin, uint32_t end)
 {
     float maximum = -INFINITY;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = begin; i < end; i++) {
         maximum = scores[i] > maximum ? scores[i] : maximum;
     }
     return maximum;
 }
 
-/* Scores become p = exp(score - maximum); returns their sum. */
-static float exponentiate(float *scores, uint32_t n, float maximum)
+SL_ALWAYS_INLINE void exponentiate_scalar(float *scores, uint32_t begin, uint32_t end, float maximum, float *partial)
 {
+    for (uint32_t i = begin; i < end; i++) {
+        scores[i] = sl_exp(scores[i] - maximum);
+        partial[i % SL_PARTIAL_SUMS] += scores[i];
+    }
+}
+
+/* Scores become p = exp(score - maximum); returns their sum. */
+static float exponentiate(float *scores, uint32_t begin, uint32_t end, float maximum)
+{
+    float partial[SL_PARTIAL_SUMS] = {0};
+    uint32_t whole = (begin + SL_PARTIAL_SUMS - 1) / SL_PARTIAL_SUMS * SL_PARTIAL_SUMS;
+    whole = whole < end ? whole : end;
+    exponentiate_scalar(scores, begin, whole, maximum, partial);
     __m256 shift = _mm256_set1_ps(maximum);
-    __m256 low = _mm256_setzero_ps();
-    __m256 high = _mm256_setzero_ps();
-    uint32_t i = 0;
-    for (; n - i >= SL_PARTIAL_SUMS; i += SL_PARTIAL_SUMS) {
+    __m256 low = _mm256_loadu_ps(partial);
+    __m256 high = _mm256_loadu_ps(partial + 8);
+    uint32_t i = whole;
+    for (; end - i >= SL_PARTIAL_SUMS; i += SL_PARTIAL_SUMS) {
         __m256 p_low = sl_avx2_exp(_mm256_sub_ps(_mm256_loadu_ps(scores + i), shift));
         __m256 p_high = sl_avx2_exp(_mm256_sub_ps(_mm256_loadu_ps(scores + i + 8), shift));
         low = _mm256_add_ps(low, p_low);
@@ -188,13 +245,9 @@ static float exponentiate(float *scores, uint32_t n, float maximum)
         _mm256_storeu_ps(scores + i, p_low);
         _mm256_storeu_ps(scores + i + 8, p_high);
     }
-    float partial[SL_PARTIAL_SUMS];
     _mm256_storeu_ps(partial, low);
     _mm256_storeu_ps(partial + 8, high);
-    for (; i < n; i++) {
-        scores[i] = sl_exp(scores[i] - maximum);
-        partial[i % SL_PARTIAL_SUMS] += scores[i];
-    }
+    exponentiate_scalar(scores, i, end, maximum, partial);
     return sl_sum_tree(partial);
 }
 
@@ -204,7 +257,7 @@ typedef struct query_state {
     float sum;
 } query_state;
 
-_Static_assert(sizeof(query_state) <= 16 * sizeof(float), "a query's state fits its part of the scratch");
+_Static_assert(sizeof(query_state) == 2 * sizeof(float), "a query's state fits its part of the scratch");
 
 static void merge_chunk(query_state *state, float chunk_maximum, float chunk_sum, bool is_first, uint32_t value_dim,
                         const float *chunk_out, float *out)
@@ -229,49 +282,70 @@ static void merge_chunk(query_state *state, float chunk_maximum, float chunk_sum
     }
 }
 
-/* One chunk for n_queries queries (1, 2 or GROUP) from `query` on. */
+/* The queries of one token, and what they see. */
+typedef struct token_view {
+    const float *queries;
+    float *out;
+    uint32_t begin, end; /* positions */
+    query_state *states;
+} token_view;
+
+/* The chunk at `first` for n_queries queries (1, 2 or GROUP) from `query` on. */
 SL_ALWAYS_INLINE void attend_chunk(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, uint32_t query,
-                                   uint32_t first, uint32_t n, query_state *states)
+                                   uint32_t first, const token_view *token)
 {
+    uint32_t begin = token->begin > first ? token->begin - first : 0;
+    uint32_t end = token->end - first < SL_ATTENTION_CHUNK ? token->end - first : SL_ATTENTION_CHUNK;
     float *scores = task->scratch;
     float *chunk_out = task->scratch + n_queries * SL_ATTENTION_CHUNK;
-    score_positions(task, kv_type, n_queries, task->queries + (size_t)query * task->key_dim, first, n, scores);
+    score_positions(task, kv_type, n_queries, token->queries + (size_t)query * task->key_dim, first, begin, end,
+                    scores);
     float maximum[GROUP];
     float sum[GROUP];
     for (int q = 0; q < n_queries; q++) {
-        maximum[q] = maximum_of(scores + q * SL_ATTENTION_CHUNK, n);
-        sum[q] = exponentiate(scores + q * SL_ATTENTION_CHUNK, n, maximum[q]);
+        maximum[q] = maximum_of(scores + q * SL_ATTENTION_CHUNK, begin, end);
+        sum[q] = exponentiate(scores + q * SL_ATTENTION_CHUNK, begin, end, maximum[q]);
     }
-    weigh_values(task, kv_type, n_queries, first, n, scores, chunk_out);
+    weigh_values(task, kv_type, n_queries, first, begin, end, scores, chunk_out);
     for (int q = 0; q < n_queries; q++) {
-        merge_chunk(&states[query + (uint32_t)q], maximum[q], sum[q], first == 0, task->value_dim,
-                    chunk_out + (size_t)q * task->value_dim, task->out + (query + (size_t)q) * task->value_dim);
+        merge_chunk(&token->states[query + (uint32_t)q], maximum[q], sum[q], first <= token->begin, task->value_dim,
+                    chunk_out + (size_t)q * task->value_dim, token->out + (query + (size_t)q) * task->value_dim);
+    }
+}
+
+SL_ALWAYS_INLINE void attend_token(const sl_attention_task *task, sl_kv_type kv_type, const token_view *token)
+{
+    uint32_t first = token->begin / SL_ATTENTION_CHUNK * SL_ATTENTION_CHUNK;
+    for (; first < token->end; first += SL_ATTENTION_CHUNK) {
+        uint32_t query = 0;
+        for (; task->n_queries - query >= GROUP; query += GROUP) {
+            attend_chunk(task, kv_type, GROUP, query, first, token);
+        }
+        for (; task->n_queries - query >= 2; query += 2) {
+            attend_chunk(task, kv_type, 2, query, first, token);
+        }
+        if (query < task->n_queries) {
+            attend_chunk(task, kv_type, 1, query, first, token);
+        }
+    }
+    for (uint32_t q = 0; q < task->n_queries; q++) {
+        float *out = token->out + (size_t)q * task->value_dim;
+        for (uint32_t d = 0; d < task->value_dim; d++) {
+            out[d] /= token->states[q].sum;
+        }
     }
 }
 
 SL_ALWAYS_INLINE void attend(const sl_attention_task *task, sl_kv_type kv_type)
 {
-    size_t scratch_floats = sl_attention_scratch_floats(task->n_queries, task->value_dim);
-    query_state *states = (query_state *)(void *)(task->scratch + scratch_floats - 16 * (size_t)task->n_queries);
-    for (uint32_t first = 0; first < task->n_positions; first += SL_ATTENTION_CHUNK) {
-        uint32_t left = task->n_positions - first;
-        uint32_t n = left < SL_ATTENTION_CHUNK ? left : SL_ATTENTION_CHUNK;
-        uint32_t query = 0;
-        for (; task->n_queries - query >= GROUP; query += GROUP) {
-            attend_chunk(task, kv_type, GROUP, query, first, n, states);
-        }
-        for (; task->n_queries - query >= 2; query += 2) {
-            attend_chunk(task, kv_type, 2, query, first, n, states);
-        }
-        if (query < task->n_queries) {
-            attend_chunk(task, kv_type, 1, query, first, n, states);
-        }
-    }
-    for (uint32_t q = 0; q < task->n_queries; q++) {
-        float *out = task->out + (size_t)q * task->value_dim;
-        for (uint32_t d = 0; d < task->value_dim; d++) {
-            out[d] /= states[q].sum;
-        }
+    float *states = task->scratch + GROUP * (SL_ATTENTION_CHUNK + (size_t)task->value_dim);
+    for (uint32_t t = 0; t < task->n_tokens; t++) {
+        token_view token = {.queries = task->queries + t * task->query_stride,
+                            .out = task->out + t * task->out_stride,
+                            .begin = sl_attention_first_position(task, task->n_positions + t),
+                            .end = task->n_positions + t,
+                            .states = (query_state *)(void *)states};
+        attend_token(task, kv_type, &token);
     }
 }
 
@@ -279,6 +353,8 @@ void sl_avx2_attention(const sl_attention_task *task)
 {
     if (task->kv_type == SL_KV_F32) {
         attend(task, SL_KV_F32);
+    } else if (task->kv_type == SL_KV_Q8_0) {
+        attend(task, SL_KV_Q8_0);
     } else {
         attend(task, SL_KV_F16);
     }

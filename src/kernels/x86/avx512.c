@@ -22,4 +22,5 @@ void sl_avx512_fill(sl_kernel_table *table)
     table->matmul[SL_TYPE_Q5_K] = sl_avx512_matmul_q5_k;
     table->matmul[SL_TYPE_Q6_K] = sl_avx512_matmul_q6_k;
     table->matmul[SL_TYPE_IQ4_XS] = sl_avx512_matmul_iq4_xs;
+    table->attention = sl_avx512_attention;
 }

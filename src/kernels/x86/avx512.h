@@ -19,4 +19,9 @@ sl_matmul_fn sl_avx512_matmul_one_q8_0, sl_avx512_matmul_one_iq4_nl, sl_avx512_m
 sl_matmul_fn sl_avx512_matmul_one_q2_k, sl_avx512_matmul_one_q3_k, sl_avx512_matmul_one_q4_k, sl_avx512_matmul_one_q5_k;
 sl_matmul_fn sl_avx512_matmul_one_q6_k, sl_avx512_matmul_one_iq4_xs;
 
+/* Below so many queries in a task the AVX2 kernel is the faster one. */
+enum { SL_AVX512_ATTENTION_QUERIES = 4 };
+
+void sl_avx512_attention(const sl_attention_task *task);
+
 #endif

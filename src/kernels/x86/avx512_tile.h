@@ -76,4 +76,27 @@ SL_ALWAYS_INLINE __m512i sl_tile_broadcast(const void *bytes)
     return _mm512_set1_epi32(word);
 }
 
+/* Sixteen lanes of sl_exp. */
+SL_ALWAYS_INLINE __m512 sl_avx512_exp(__m512 x)
+{
+    const __m512 rounding = _mm512_set1_ps(SL_EXP_ROUNDING);
+    __m512 shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(SL_EXP_LOG2E), rounding);
+    __m512 n = _mm512_sub_ps(shifted, rounding);
+    __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-SL_EXP_LN2_HIGH), x);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(-SL_EXP_LN2_LOW), r);
+    __m512 q = _mm512_fmadd_ps(_mm512_set1_ps(SL_EXP_Q4), r, _mm512_set1_ps(SL_EXP_Q3));
+    q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(SL_EXP_Q2));
+    q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(SL_EXP_Q1));
+    q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(SL_EXP_Q0));
+    __m512 power = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(r, r), q, r), _mm512_set1_ps(1.0f));
+    __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
+    __m512 result = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(power), exponent));
+    __mmask16 is_above = _mm512_cmp_ps_mask(x, _mm512_set1_ps(SL_EXP_MAX), _CMP_GT_OQ);
+    __mmask16 is_below = _mm512_cmp_ps_mask(x, _mm512_set1_ps(SL_EXP_MIN), _CMP_LT_OQ);
+    __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    result = _mm512_mask_mov_ps(result, is_above, _mm512_set1_ps(INFINITY));
+    result = _mm512_mask_mov_ps(result, is_below, _mm512_setzero_ps());
+    return _mm512_mask_mov_ps(result, is_nan, x);
+}
+
 #endif
