@@ -179,6 +179,54 @@ def _make_iq4_xs(deviation, stream):
     return [np.hstack([_half(d), high, low])]
 
 
+# Mean square of the elements of a grid, where every entry is as likely as any other. IQ1 in eighths, shifts and all.
+GRID_SQUARES = {"IQ2_XXS": 1094513 / 2048, "IQ2_XS": 2402206 / 4096, "IQ2_S": 4889327 / 8192, "IQ3_XXS": 974480 / 1024,
+                "IQ3_S": 118112 / 2048, "IQ1": (639184 + 639664) / 2 / 16384}
+
+
+def _grid_header(grid, unit, n_groups, largest):
+    """`d` and stored scales for weights d unit (2 s + 1) times an element of the grid."""
+    def make(deviation, stream):
+        s = stream.integers((largest + 1) // 2, largest, (N_HEADERS, n_groups))
+        return _scales(deviation, GRID_SQUARES[grid] * unit * unit * _scale_square(2 * s + 1), stream), s
+    return make
+
+
+def _low_then_high(s):
+    return (s[:, 0::2] | s[:, 1::2] << 4).astype(np.uint8)
+
+
+def _grid_with_nibbles(grid, unit, n_groups):
+    header = _grid_header(grid, unit, n_groups, 15)
+
+    def make(deviation, stream):
+        d, s = header(deviation, stream)
+        return [_half(d), _low_then_high(s)]
+    return make
+
+
+def _grid_with_top_bytes(grid, unit, largest, n_signs):
+    """The scales are bits of the last byte of a word; the other bits of that byte are random too. Above the scale are
+    `n_signs` bits."""
+    header = _grid_header(grid, unit, 8, largest)
+    n_bits = largest.bit_length()
+
+    def make(deviation, stream):
+        d, s = header(deviation, stream)
+        below = stream.integers(0, (1 << 8 - n_bits - n_signs) - 1, s.shape)
+        above = stream.integers(0, (1 << n_signs) - 1, s.shape)
+        tops = (above << 8 - n_signs | s << 8 - n_bits - n_signs | below).astype(np.uint8)
+        return [_half(d), *tops.T]
+    return make
+
+
+def _make_iq1_m(deviation, stream):
+    d, s = _grid_header("IQ1", 1 / 8, 16, 7)(deviation, stream)
+    bits = d.astype("<f2").view("<u2").astype(np.int64).reshape(-1, 1) >> 4 * np.arange(4) & 15
+    words = (s.reshape(-1, 4, 4) << 3 * np.arange(4)).sum(axis=-1) | bits << 12
+    return [words.astype("<u2").view(np.uint8)]
+
+
 def _make_mxfp4(deviation, stream):
     """Two neighbouring powers of two, in the proportion that gives the mean square."""
     if deviation == 0:
@@ -221,6 +269,16 @@ TYPES = {t.name: t for t in (
     BlockType("Q4_K", 12, 15, 256, 144, ((0, 16),), 256, _q4_or_q5_k(16)),
     BlockType("Q5_K", 13, 17, 256, 176, ((0, 16),), 256, _q4_or_q5_k(32)),
     BlockType("Q6_K", 14, 18, 256, 210, ((192, 18),), 256, _make_q6_k),
+    BlockType("IQ3_S", 21, 26, 256, 110, ((0, 2), (106, 4)), 256, _grid_with_nibbles("IQ3_S", 1, 8)),
+    BlockType("IQ3_XXS", 18, 23, 256, 98, ((0, 2), *((69 + 4 * i, 1) for i in range(8))), 256,
+              _grid_with_top_bytes("IQ3_XXS", 1 / 4, 15, 0)),
+    BlockType("IQ2_S", 22, 28, 256, 82, ((0, 2), (74, 8)), 256, _grid_with_nibbles("IQ2_S", 1 / 8, 16)),
+    BlockType("IQ2_XS", 17, 20, 256, 74, ((0, 2), (66, 8)), 256, _grid_with_nibbles("IQ2_XS", 1 / 8, 16)),
+    BlockType("IQ2_XXS", 16, 19, 256, 66, ((0, 2), *((9 + 8 * i, 1) for i in range(8))), 256,
+              _grid_with_top_bytes("IQ2_XXS", 1 / 8, 15, 0)),
+    BlockType("IQ1_M", 29, 31, 256, 56, ((48, 8),), 256, _make_iq1_m),
+    BlockType("IQ1_S", 19, 24, 256, 50, ((0, 2), *((35 + 2 * i, 1) for i in range(8))), 256,
+              _grid_with_top_bytes("IQ1", 1 / 8, 7, 1)),
     BlockType("IQ4_NL", 20, 25, 32, 18, ((0, 2),), 256, _table_codes(IQ4_VALUES)),
     BlockType("IQ4_XS", 23, 30, 256, 136, ((0, 8),), 256, _make_iq4_xs),
     BlockType("MXFP4", 39, 38, 32, 17, ((0, 1),), 256, _make_mxfp4),

@@ -123,7 +123,7 @@ static void print_tensors(inspection *self)
             size_t used = strlen(shape);
             snprintf(shape + used, sizeof shape - used, "%s%" PRIu64, d == 0 ? "" : " x ", tensor.dims[d]);
         }
-        sl_console_print(console, "  %-6s %-22s %13" PRIu64 "  %" PRIu32 ":%-13" PRIu64 " ", tensor.type, shape,
+        sl_console_print(console, "  %-7s %-22s %13" PRIu64 "  %" PRIu32 ":%-13" PRIu64 " ", tensor.type, shape,
                          tensor.bytes, tensor.file, tensor.offset);
         print_text(console, tensor.name);
         sl_console_print(console, "\n");
@@ -145,7 +145,7 @@ static void print_experts(inspection *self)
             if (layer.types[m] == NULL) {
                 continue;
             }
-            sl_console_print(console, "    %-5s %-6s %" PRIu32 ":%-13" PRIu64, matrices[m], layer.types[m],
+            sl_console_print(console, "    %-5s %-7s %" PRIu32 ":%-13" PRIu64, matrices[m], layer.types[m],
                              layer.files[m], layer.first_offset[m]);
             if (layer.stride[m] != 0) {
                 sl_console_print(console, " +%" PRIu64 "\n", layer.stride[m]);

@@ -15,14 +15,18 @@
 #include "kernels/x86/avx512.h"
 
 static sl_matmul_fn *const generic_matmul[SL_TYPE_COUNT] = {
-    [SL_TYPE_F32] = sl_generic_matmul_f32,       [SL_TYPE_F16] = sl_generic_matmul_f16,
-    [SL_TYPE_BF16] = sl_generic_matmul_bf16,     [SL_TYPE_Q4_0] = sl_generic_matmul_q4_0,
-    [SL_TYPE_Q4_1] = sl_generic_matmul_q4_1,     [SL_TYPE_Q5_0] = sl_generic_matmul_q5_0,
-    [SL_TYPE_Q5_1] = sl_generic_matmul_q5_1,     [SL_TYPE_Q8_0] = sl_generic_matmul_q8_0,
-    [SL_TYPE_IQ4_NL] = sl_generic_matmul_iq4_nl, [SL_TYPE_MXFP4] = sl_generic_matmul_mxfp4,
-    [SL_TYPE_Q2_K] = sl_generic_matmul_q2_k,     [SL_TYPE_Q3_K] = sl_generic_matmul_q3_k,
-    [SL_TYPE_Q4_K] = sl_generic_matmul_q4_k,     [SL_TYPE_Q5_K] = sl_generic_matmul_q5_k,
-    [SL_TYPE_Q6_K] = sl_generic_matmul_q6_k,     [SL_TYPE_IQ4_XS] = sl_generic_matmul_iq4_xs,
+    [SL_TYPE_F32] = sl_generic_matmul_f32,         [SL_TYPE_F16] = sl_generic_matmul_f16,
+    [SL_TYPE_BF16] = sl_generic_matmul_bf16,       [SL_TYPE_Q4_0] = sl_generic_matmul_q4_0,
+    [SL_TYPE_Q4_1] = sl_generic_matmul_q4_1,       [SL_TYPE_Q5_0] = sl_generic_matmul_q5_0,
+    [SL_TYPE_Q5_1] = sl_generic_matmul_q5_1,       [SL_TYPE_Q8_0] = sl_generic_matmul_q8_0,
+    [SL_TYPE_IQ4_NL] = sl_generic_matmul_iq4_nl,   [SL_TYPE_MXFP4] = sl_generic_matmul_mxfp4,
+    [SL_TYPE_Q2_K] = sl_generic_matmul_q2_k,       [SL_TYPE_Q3_K] = sl_generic_matmul_q3_k,
+    [SL_TYPE_Q4_K] = sl_generic_matmul_q4_k,       [SL_TYPE_Q5_K] = sl_generic_matmul_q5_k,
+    [SL_TYPE_Q6_K] = sl_generic_matmul_q6_k,       [SL_TYPE_IQ4_XS] = sl_generic_matmul_iq4_xs,
+    [SL_TYPE_IQ1_S] = sl_generic_matmul_iq1_s,     [SL_TYPE_IQ1_M] = sl_generic_matmul_iq1_m,
+    [SL_TYPE_IQ2_XXS] = sl_generic_matmul_iq2_xxs, [SL_TYPE_IQ2_XS] = sl_generic_matmul_iq2_xs,
+    [SL_TYPE_IQ2_S] = sl_generic_matmul_iq2_s,     [SL_TYPE_IQ3_XXS] = sl_generic_matmul_iq3_xxs,
+    [SL_TYPE_IQ3_S] = sl_generic_matmul_iq3_s,
 };
 
 static void fill_generic(sl_kernel_table *table)

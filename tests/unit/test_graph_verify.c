@@ -244,7 +244,7 @@ static void experts_need_readable_types_and_a_width(void **state)
     expect_refusal("n_ff must be above 0");
     graph.error = (sluice_error){0};
     experts.n_ff = 4;
-    experts.up_type = SL_TYPE_IQ1_S;
+    experts.up_type = SL_TYPE_Q8_1;
     sl_graph_op(&graph, SL_OP_EXPERTS, inputs, 3, &experts, NULL);
     expect_refusal("cannot decode");
     graph.error = (sluice_error){0};
@@ -281,7 +281,7 @@ static void values_from_outside_need_possible_shapes(void **state)
         {sl_graph_input, SL_TYPE_F16, sl_shape_of_2(SL_DIM_ROWS, 8)},
         {sl_graph_weight, SL_TYPE_F32, sl_shape_of_1(SL_DIM_ROWS)},
         {sl_graph_weight, SL_TYPE_F32, sl_shape_of_2(4, SL_DIM_POSITIONS)},
-        {sl_graph_weight, SL_TYPE_IQ1_S, sl_shape_of_2(4, 256)},
+        {sl_graph_weight, SL_TYPE_Q8_1, sl_shape_of_2(4, 256)},
         {sl_graph_weight, (sl_type)-1, sl_shape_of_2(4, 256)},
         {sl_graph_state, SL_TYPE_F32, sl_shape_of_3(SL_DIM_POSITIONS, 2, 4)},
         {sl_graph_state, SL_TYPE_F32, sl_shape_of_3(2, SL_DIM_POSITIONS, SL_DIM_POSITIONS)},

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "quant/unpack.h"
+#include "quant/unpack_grids.h"
 
 #define SL_FITS_INT32(largest_scale, largest_code)                                                                     \
     _Static_assert((largest_scale) * (largest_code) <= INT32_MAX / (SL_QK_K * 127), "integer sum of a block fits "     \
@@ -24,6 +25,9 @@ SL_FITS_INT32(63, 15);  /* Q4_K */
 SL_FITS_INT32(63, 31);  /* Q5_K */
 SL_FITS_INT32(128, 32); /* Q6_K */
 SL_FITS_INT32(32, 127); /* IQ4_XS */
+SL_FITS_INT32(31, 43);  /* IQ2 */
+SL_FITS_INT32(31, 62);  /* IQ3 */
+SL_FITS_INT32(15, 9);   /* IQ1 */
 SL_FITS_INT32(1, 63);   /* minima */
 
 /* value = d q + m, or d q. */
@@ -242,5 +246,25 @@ static inline void sl_unpack_iq4_xs(const void *source, sl_unpacked_256 *block)
         sl_unpack_indices_32(packed->nibbles + group * 16, sl_iq4_nl_values, block->q + group * 32);
     }
 }
+
+#define SL_DEFINE_UNPACK_GRID(type)                                                                                    \
+    static inline void sl_unpack_##type(const void *source, sl_unpacked_256 *block)                                    \
+    {                                                                                                                  \
+        sl_grid_block grid_block;                                                                                      \
+        sl_grid_unpack_##type(source, &grid_block);                                                                    \
+        block->d = grid_block.d;                                                                                       \
+        for (unsigned group = 0; group < SL_QK_K / 16; group++) {                                                      \
+            block->scales[group] = grid_block.scales[group];                                                           \
+        }                                                                                                              \
+        memcpy(block->q, grid_block.q, sizeof block->q);                                                               \
+    }
+
+SL_DEFINE_UNPACK_GRID(iq1_s)
+SL_DEFINE_UNPACK_GRID(iq1_m)
+SL_DEFINE_UNPACK_GRID(iq2_xxs)
+SL_DEFINE_UNPACK_GRID(iq2_xs)
+SL_DEFINE_UNPACK_GRID(iq2_s)
+SL_DEFINE_UNPACK_GRID(iq3_xxs)
+SL_DEFINE_UNPACK_GRID(iq3_s)
 
 #endif
