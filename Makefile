@@ -4,7 +4,7 @@ MESON ?= meson
 PYTHON ?= python3
 BENCH_MODEL ?= $(BUILD)/mini.gguf
 
-.PHONY: all deps deps-ci deps-bench demo test check asan tsan clang bench install clean help
+.PHONY: all deps deps-ci deps-bench deps-arm demo test check asan tsan clang arm bench install clean help
 
 all: $(BUILD)/build.ninja
 	@$(MESON) compile -C $(BUILD)
@@ -21,6 +21,10 @@ deps-ci:
 
 deps-bench:
 	tools/install_deps.sh --bench
+
+deps-arm:
+	tools/install_deps.sh --arm
+	tools/arm_sysroot.sh build-arm-sysroot
 
 demo: deps
 	@$(MAKE) --no-print-directory all
@@ -51,6 +55,15 @@ clang: build-clang/build.ninja
 	@$(MESON) compile -C build-clang
 	@$(PYTHON) tests/run.py --build build-clang --only-c
 
+# AArch64 on another processor: built by a cross compiler, run by an emulator, compared with the native program.
+arm: deps-arm
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory build-arm/build.ninja \
+		SETUP="-Dwerror=true --cross-file build-arm-sysroot/paths.ini --cross-file tools/aarch64.ini"
+	@$(MESON) compile -C build-arm
+	@$(PYTHON) tests/emulated.py --build build-arm --native $(BUILD)/sluice \
+		--emulator "qemu-aarch64-static -L $(CURDIR)/build-arm-sysroot" --basic "-cpu cortex-a53"
+
 # The peer, where there is one, is a llama-bench: make bench PEER=/path/to/llama-bench
 bench: deps-bench
 	@$(MAKE) --no-print-directory all
@@ -62,7 +75,7 @@ install: all
 	$(MESON) install -C $(BUILD)
 
 clean:
-	rm -rf $(BUILD) build-asan build-tsan build-clang build-gcc
+	rm -rf $(BUILD) build-asan build-tsan build-clang build-gcc build-arm build-arm-sysroot
 
 help:
 	@echo "make          build the program: build/sluice"
@@ -73,6 +86,7 @@ help:
 	@echo "make asan     build and run the C tests with the address and undefined-behaviour sanitizers"
 	@echo "make tsan     build and run the C tests with the thread sanitizer"
 	@echo "make clang    build with clang, warnings as errors, and run the C tests"
+	@echo "make arm      build for AArch64 and compare with this machine under an emulator (Debian 12, x86-64)"
 	@echo "make bench    measure a 3 GB model in 1000 MiB against the disk (root; 4 GB of disk; PEER=llama-bench to compare)"
 	@echo "make install  install program, library, headers and pkg-config file"
 	@echo "make clean    remove the build directories"

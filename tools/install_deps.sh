@@ -1,12 +1,13 @@
 #!/bin/bash
-# install_deps.sh [--ci|--bench]: install what building and testing Sluice needs and this machine lacks.
+# install_deps.sh [--ci|--bench|--arm]: install what building and testing Sluice needs and this machine lacks.
 # Debian 12 and its relatives, through apt-get; --ci adds clang and its tools for the full set of checks, --bench what
-# measuring needs.
+# measuring needs, --arm a cross compiler and an emulator for AArch64.
 set -eu
 
 build_packages="meson ninja-build gcc g++ pkg-config libc6-dev libpcre2-dev libutf8proc-dev libjansson-dev libxxhash-dev liburing-dev"
 test_packages="libcmocka-dev python3 python3-pytest python3-numpy git"
 bench_packages="fio"
+arm_packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
 ci_packages="clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev"
 
 packages="$build_packages $test_packages"
@@ -14,7 +15,8 @@ case "${1:-}" in
     "") ;;
     --ci) packages="$packages $ci_packages" ;;
     --bench) packages="$packages $bench_packages" ;;
-    *) echo "usage: tools/install_deps.sh [--ci|--bench]" >&2; exit 2 ;;
+    --arm) packages="$packages $arm_packages" ;;
+    *) echo "usage: tools/install_deps.sh [--ci|--bench|--arm]" >&2; exit 2 ;;
 esac
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then

@@ -198,9 +198,10 @@ static sluice_status compile(const sluice_graph *graph, const sluice_compile_opt
 {
     sl_isa isa = SL_ISA_GENERIC;
     if (!sl_isa_parse(options->cpu_mask != NULL ? options->cpu_mask : "auto", &isa) || isa > sl_cpu_best_isa()) {
-        return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
-                            "CPU mask '%s': expected auto, or one of generic, avx2, avx512 that this processor has",
-                            options->cpu_mask);
+        return sl_error_set(
+            error, SLUICE_ERROR_ARGUMENT,
+            "CPU mask '%s': expected auto, or one of generic, avx2, avx512, neon that this processor has",
+            options->cpu_mask);
     }
     sl_kernel_table_init(&compiled->kernels, isa);
     SL_TRY(lower(graph, options->rows, &compiled->memory, &compiled->program, error));

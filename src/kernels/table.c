@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "kernels/arm/neon.h"
 #include "kernels/generic/generic.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512.h"
@@ -63,6 +64,15 @@ static void fill_better_sets(sl_kernel_table *table)
     }
     if (table->isa >= SL_ISA_AVX512) {
         sl_avx512_fill(table);
+    }
+}
+
+#elif defined(__aarch64__)
+
+static void fill_better_sets(sl_kernel_table *table)
+{
+    if (table->isa >= SL_ISA_NEON) {
+        sl_neon_fill(table);
     }
 }
 

@@ -5,14 +5,22 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The sets of this build's architecture come first, each including the ones before it; those of another architecture
+ * follow, so that they are above everything a processor can have. */
 typedef enum sl_isa {
     SL_ISA_GENERIC, /* plain C, the definition */
-    SL_ISA_AVX2,    /* AVX2, FMA and F16C */
-    SL_ISA_AVX512,  /* AVX2 and AVX-512 F, BW, DQ, VL, VNNI */
+#if defined(__aarch64__)
+    SL_ISA_NEON,
+#endif
+    SL_ISA_AVX2,   /* AVX2, FMA and F16C */
+    SL_ISA_AVX512, /* AVX2 and AVX-512 F, BW, DQ, VL, VNNI */
+#if !defined(__aarch64__)
+    SL_ISA_NEON, /* AArch64's Advanced SIMD with dot products of bytes (asimddp) */
+#endif
     SL_ISA_COUNT
 } sl_isa;
 
-/* "generic", "avx2", "avx512". */
+/* "generic", "avx2", "avx512", "neon". */
 const char *sl_isa_name(sl_isa isa);
 /* Also "auto": the best the processor has. false for an unknown name. */
 bool sl_isa_parse(const char *name, sl_isa *isa);

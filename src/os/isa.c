@@ -4,13 +4,14 @@
  * Invariants:
  *   1. A set counts as supported only when every extension in its description does and the operating system saves the
  *      registers it uses.
- *   2. The sets are a chain: each includes the ones before it.
+ *   2. The sets of one architecture are a chain: each includes the ones before it.
  * Threads: any. */
 #include "os/cpu.h"
 
 #include <string.h>
 
-static const char *const isa_names[SL_ISA_COUNT] = {"generic", "avx2", "avx512"};
+static const char *const isa_names[SL_ISA_COUNT] = {
+    [SL_ISA_GENERIC] = "generic", [SL_ISA_AVX2] = "avx2", [SL_ISA_AVX512] = "avx512", [SL_ISA_NEON] = "neon"};
 
 const char *sl_isa_name(sl_isa isa)
 {
@@ -83,6 +84,18 @@ sl_isa sl_cpu_best_isa(void)
         return SL_ISA_AVX2;
     }
     return SL_ISA_AVX512;
+}
+
+#elif defined(__aarch64__)
+
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+/* The kernel lists what the processor has and what it saves. */
+sl_isa sl_cpu_best_isa(void)
+{
+    const unsigned long needed = HWCAP_ASIMD | HWCAP_ASIMDDP;
+    return (getauxval(AT_HWCAP) & needed) == needed ? SL_ISA_NEON : SL_ISA_GENERIC;
 }
 
 #else

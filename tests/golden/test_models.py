@@ -133,7 +133,7 @@ def test_token_by_token_gives_the_bits_of_prefill(variants, tmp_path, family, va
     np.testing.assert_array_equal(decode.view(np.uint32), prefill.view(np.uint32))
 
 
-@pytest.mark.parametrize("mask", ("generic", "avx2", "avx512"))
+@pytest.mark.parametrize("mask", program.MASKS)
 @pytest.mark.parametrize("variant", ("f32", "f16", "q8_0"))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_instruction_set_gives_the_same_bits(variants, tmp_path, family, variant, mask):

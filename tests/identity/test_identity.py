@@ -95,7 +95,7 @@ def test_the_budgets_differ_in_what_they_read(floor):
     assert misses[0] > 2 * misses[-1] > 0
 
 
-@pytest.mark.parametrize("mask", ("generic", "avx2", "avx512"))
+@pytest.mark.parametrize("mask", program.MASKS)
 def test_instruction_set(plain, mask):
     program.need_mask(mask)
     said = logits("--cpu-mask", mask)

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import platform
 import re
 import shutil
 import subprocess
@@ -112,12 +113,15 @@ def cpu_has(*flags):
         text = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
     return set(flags) <= set(line.split())
 
 
 MASK_FLAGS = {"generic": (), "avx2": ("avx2", "fma", "f16c"),
-              "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")}
+              "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
+              "neon": ("asimd", "asimddp")}
+# The instruction sets of this architecture.
+MASKS = ("generic", "neon") if platform.machine() == "aarch64" else ("generic", "avx2", "avx512")
 
 
 def need_mask(mask):

@@ -1,0 +1,321 @@
+/* Storing keys and values, and attention over them.
+ *
+ * Owns: nothing; equals generic/attention.c bit for bit.
+ * Invariants:
+ *   1. Up to four queries share the reading of a key or a value. Each score and each output keeps its own order of
+ *      terms: scores 16 partials by element and the tree, outputs one chain over positions.
+ *   2. Elements after the last whole vector go through the scalar definition.
+ *   3. Of the scratch, [0, 4 * SL_ATTENTION_CHUNK) holds scores (one row per query of a group), then come the group's
+ *      weighted values, then per query of a token its maximum and sum so far.
+ *   4. A cache of another type than F32 and F16 is left to generic.
+ * Threads: pure functions; any thread. The scratch is private to the caller. */
+#include <string.h>
+
+#include "kernels/arm/neon.h"
+#include "kernels/arm/neon_math.h"
+#include "kernels/generic/generic.h"
+#include "kernels/generic/sums.h"
+
+enum {
+    GROUP = 4,   /* queries, or queries times positions, that are computed side by side */
+    CHAINS = 16, /* vectors of outputs that are summed side by side */
+    LANES = 4
+};
+
+void sl_neon_store_kv(const float *x, uint32_t n, sl_kv_type kv_type, void *out)
+{
+    if (kv_type != SL_KV_F16) {
+        sl_generic_store_kv(x, n, kv_type, out);
+        return;
+    }
+    uint16_t *halves = out;
+    uint32_t i = 0;
+    for (; n - i >= LANES; i += LANES) {
+        vst1_u16(halves + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
+    }
+    for (; i < n; i++) {
+        halves[i] = sl_f32_to_f16(x[i]);
+    }
+}
+
+SL_ALWAYS_INLINE float32x4_t load4(const void *elements, size_t index, sl_kv_type kv_type)
+{
+    if (kv_type == SL_KV_F32) {
+        return vld1q_f32((const float *)elements + index);
+    }
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)elements + index)));
+}
+
+SL_ALWAYS_INLINE float load1(const void *elements, size_t index, sl_kv_type kv_type)
+{
+    return kv_type == SL_KV_F32 ? ((const float *)elements)[index] : sl_f16_to_f32(((const uint16_t *)elements)[index]);
+}
+
+static void store_partials(const float32x4_t sums[SL_NEON_VECTORS], float partial[SL_PARTIAL_SUMS])
+{
+    for (int v = 0; v < SL_NEON_VECTORS; v++) {
+        vst1q_f32(partial + LANES * v, sums[v]);
+    }
+}
+
+/* The tree over 16 partials that continue with the elements from `first` on. */
+SL_ALWAYS_INLINE float finish_dot(const sl_attention_task *task, sl_kv_type kv_type, const float *query, size_t key,
+                                  uint32_t first, const float32x4_t sums[SL_NEON_VECTORS])
+{
+    if (first == task->key_dim) {
+        return sl_neon_sum_tree(sums);
+    }
+    float partial[SL_PARTIAL_SUMS];
+    store_partials(sums, partial);
+    for (uint32_t j = first; j < task->key_dim; j++) {
+        partial[j - first] = fmaf(query[j], load1(task->keys, key + j, kv_type), partial[j - first]);
+    }
+    return sl_sum_tree(partial);
+}
+
+/* Scores of n_queries queries at n_positions positions from `position` on; both counts are constants, their product is
+ * at most GROUP. */
+SL_ALWAYS_INLINE void score_tile(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, int n_positions,
+                                 const float *queries, uint32_t position, float *scores)
+{
+    float32x4_t sums[GROUP][GROUP][SL_NEON_VECTORS];
+    for (int q = 0; q < n_queries; q++) {
+        for (int p = 0; p < n_positions; p++) {
+            for (int v = 0; v < SL_NEON_VECTORS; v++) {
+                sums[q][p][v] = vdupq_n_f32(0.0f);
+            }
+        }
+    }
+    size_t dim = task->key_dim;
+    uint32_t whole = task->key_dim / SL_PARTIAL_SUMS * SL_PARTIAL_SUMS;
+    for (uint32_t j = 0; j < whole; j += SL_PARTIAL_SUMS) {
+        for (uint32_t v = 0; v < SL_NEON_VECTORS; v++) {
+            for (int p = 0; p < n_positions; p++) {
+                float32x4_t key = load4(task->keys, (position + (uint32_t)p) * dim + j + LANES * v, kv_type);
+                for (int q = 0; q < n_queries; q++) {
+                    float32x4_t query = vld1q_f32(queries + (size_t)q * dim + j + LANES * v);
+                    sums[q][p][v] = vfmaq_f32(sums[q][p][v], query, key);
+                }
+            }
+        }
+    }
+    for (int q = 0; q < n_queries; q++) {
+        for (int p = 0; p < n_positions; p++) {
+            float dot =
+                finish_dot(task, kv_type, queries + (size_t)q * dim, (position + (uint32_t)p) * dim, whole, sums[q][p]);
+            scores[q * SL_ATTENTION_CHUNK + p] = task->scale * dot;
+        }
+    }
+}
+
+SL_ALWAYS_INLINE void score_positions(const sl_attention_task *task, sl_kv_type kv_type, int n_queries,
+                                      const float *queries, uint32_t first, uint32_t begin, uint32_t end, float *scores)
+{
+    const uint32_t step = GROUP / (uint32_t)n_queries;
+    uint32_t i = begin;
+    for (; end - i >= step; i += step) {
+        score_tile(task, kv_type, n_queries, (int)step, queries, first + i, scores + i);
+    }
+    for (; i < end; i++) {
+        score_tile(task, kv_type, n_queries, 1, queries, first + i, scores + i);
+    }
+}
+
+/* out[q][d] for n_vectors * LANES dims from `dim` on; both counts are constants. */
+SL_ALWAYS_INLINE void weigh_tile(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, int n_vectors,
+                                 uint32_t first, uint32_t begin, uint32_t end, uint32_t dim, const float *p, float *out)
+{
+    float32x4_t sums[GROUP][CHAINS];
+    for (int q = 0; q < n_queries; q++) {
+        for (int v = 0; v < n_vectors; v++) {
+            sums[q][v] = vdupq_n_f32(0.0f);
+        }
+    }
+    for (uint32_t i = begin; i < end; i++) {
+        size_t value = (size_t)(first + i) * task->value_dim + dim;
+        for (int v = 0; v < n_vectors; v++) {
+            float32x4_t values = load4(task->values, value + LANES * (size_t)v, kv_type);
+            for (int q = 0; q < n_queries; q++) {
+                sums[q][v] = vfmaq_n_f32(sums[q][v], values, p[q * SL_ATTENTION_CHUNK + i]);
+            }
+        }
+    }
+    for (int q = 0; q < n_queries; q++) {
+        for (int v = 0; v < n_vectors; v++) {
+            vst1q_f32(out + (size_t)q * task->value_dim + dim + LANES * (size_t)v, sums[q][v]);
+        }
+    }
+}
+
+SL_ALWAYS_INLINE void weigh_values(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, uint32_t first,
+                                   uint32_t begin, uint32_t end, const float *p, float *out)
+{
+    const int n_vectors = CHAINS / n_queries;
+    uint32_t dim = 0;
+    for (; task->value_dim - dim >= LANES * (uint32_t)n_vectors; dim += LANES * (uint32_t)n_vectors) {
+        weigh_tile(task, kv_type, n_queries, n_vectors, first, begin, end, dim, p, out);
+    }
+    for (; task->value_dim - dim >= LANES; dim += LANES) {
+        weigh_tile(task, kv_type, n_queries, 1, first, begin, end, dim, p, out);
+    }
+    for (; dim < task->value_dim; dim++) {
+        for (int q = 0; q < n_queries; q++) {
+            float sum = 0.0f;
+            for (uint32_t i = begin; i < end; i++) {
+                float value = load1(task->values, (size_t)(first + i) * task->value_dim + dim, kv_type);
+                sum = fmaf(p[q * SL_ATTENTION_CHUNK + i], value, sum);
+            }
+            out[(size_t)q * task->value_dim + dim] = sum;
+        }
+    }
+}
+
+static float maximum_of(const float *scores, uint32_t begin, uint32_t end)
+{
+    float maximum = -INFINITY;
+    for (uint32_t i = begin; i < end; i++) {
+        maximum = scores[i] > maximum ? scores[i] : maximum;
+    }
+    return maximum;
+}
+
+static void exponentiate_scalar(float *scores, uint32_t begin, uint32_t end, float maximum, float *partial)
+{
+    for (uint32_t i = begin; i < end; i++) {
+        scores[i] = sl_exp(scores[i] - maximum);
+        partial[i % SL_PARTIAL_SUMS] += scores[i];
+    }
+}
+
+/* Scores become p = exp(score - maximum); returns their sum. */
+static float exponentiate(float *scores, uint32_t begin, uint32_t end, float maximum)
+{
+    float partial[SL_PARTIAL_SUMS] = {0};
+    uint32_t i = (begin + SL_PARTIAL_SUMS - 1) / SL_PARTIAL_SUMS * SL_PARTIAL_SUMS;
+    i = i < end ? i : end;
+    exponentiate_scalar(scores, begin, i, maximum, partial);
+    float32x4_t sums[SL_NEON_VECTORS];
+    for (int v = 0; v < SL_NEON_VECTORS; v++) {
+        sums[v] = vld1q_f32(partial + LANES * v);
+    }
+    for (; end - i >= SL_PARTIAL_SUMS; i += SL_PARTIAL_SUMS) {
+        for (int v = 0; v < SL_NEON_VECTORS; v++) {
+            float32x4_t p = sl_neon_exp(vsubq_f32(vld1q_f32(scores + i + LANES * v), vdupq_n_f32(maximum)));
+            sums[v] = vaddq_f32(sums[v], p);
+            vst1q_f32(scores + i + LANES * v, p);
+        }
+    }
+    store_partials(sums, partial);
+    exponentiate_scalar(scores, i, end, maximum, partial);
+    return sl_sum_tree(partial);
+}
+
+/* What a query has gathered from the chunks so far. */
+typedef struct query_state {
+    float maximum;
+    float sum;
+} query_state;
+
+_Static_assert(sizeof(query_state) == 2 * sizeof(float), "a query's state fits its part of the scratch");
+
+static void merge_chunk(query_state *state, float chunk_maximum, float chunk_sum, bool is_first, uint32_t value_dim,
+                        const float *chunk_out, float *out)
+{
+    if (is_first) {
+        *state = (query_state){chunk_maximum, chunk_sum};
+        memcpy(out, chunk_out, value_dim * sizeof *out);
+        return;
+    }
+    float merged = chunk_maximum > state->maximum ? chunk_maximum : state->maximum;
+    float old_weight = sl_exp(state->maximum - merged);
+    float chunk_weight = sl_exp(chunk_maximum - merged);
+    *state = (query_state){merged, fmaf(state->sum, old_weight, chunk_sum * chunk_weight)};
+    uint32_t d = 0;
+    for (; value_dim - d >= LANES; d += LANES) {
+        float32x4_t added = vmulq_n_f32(vld1q_f32(chunk_out + d), chunk_weight);
+        vst1q_f32(out + d, vfmaq_n_f32(added, vld1q_f32(out + d), old_weight));
+    }
+    for (; d < value_dim; d++) {
+        out[d] = fmaf(out[d], old_weight, chunk_out[d] * chunk_weight);
+    }
+}
+
+/* The queries of one token, and what they see. */
+typedef struct token_view {
+    const float *queries;
+    float *out;
+    uint32_t begin, end; /* positions */
+    query_state *states;
+} token_view;
+
+/* The chunk at `first` for n_queries queries (1, 2 or GROUP) from `query` on. */
+SL_ALWAYS_INLINE void attend_chunk(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, uint32_t query,
+                                   uint32_t first, const token_view *token)
+{
+    uint32_t begin = token->begin > first ? token->begin - first : 0;
+    uint32_t end = token->end - first < SL_ATTENTION_CHUNK ? token->end - first : SL_ATTENTION_CHUNK;
+    float *scores = task->scratch;
+    float *chunk_out = task->scratch + n_queries * SL_ATTENTION_CHUNK;
+    score_positions(task, kv_type, n_queries, token->queries + (size_t)query * task->key_dim, first, begin, end,
+                    scores);
+    float maximum[GROUP];
+    float sum[GROUP];
+    for (int q = 0; q < n_queries; q++) {
+        maximum[q] = maximum_of(scores + q * SL_ATTENTION_CHUNK, begin, end);
+        sum[q] = exponentiate(scores + q * SL_ATTENTION_CHUNK, begin, end, maximum[q]);
+    }
+    weigh_values(task, kv_type, n_queries, first, begin, end, scores, chunk_out);
+    for (int q = 0; q < n_queries; q++) {
+        merge_chunk(&token->states[query + (uint32_t)q], maximum[q], sum[q], first <= token->begin, task->value_dim,
+                    chunk_out + (size_t)q * task->value_dim, token->out + (query + (size_t)q) * task->value_dim);
+    }
+}
+
+SL_ALWAYS_INLINE void attend_token(const sl_attention_task *task, sl_kv_type kv_type, const token_view *token)
+{
+    uint32_t first = token->begin / SL_ATTENTION_CHUNK * SL_ATTENTION_CHUNK;
+    for (; first < token->end; first += SL_ATTENTION_CHUNK) {
+        uint32_t query = 0;
+        for (; task->n_queries - query >= GROUP; query += GROUP) {
+            attend_chunk(task, kv_type, GROUP, query, first, token);
+        }
+        for (; task->n_queries - query >= 2; query += 2) {
+            attend_chunk(task, kv_type, 2, query, first, token);
+        }
+        if (query < task->n_queries) {
+            attend_chunk(task, kv_type, 1, query, first, token);
+        }
+    }
+    for (uint32_t q = 0; q < task->n_queries; q++) {
+        float *out = token->out + (size_t)q * task->value_dim;
+        for (uint32_t d = 0; d < task->value_dim; d++) {
+            out[d] /= token->states[q].sum;
+        }
+    }
+}
+
+SL_ALWAYS_INLINE void attend(const sl_attention_task *task, sl_kv_type kv_type)
+{
+    query_state *states =
+        (query_state *)(void *)(task->scratch + GROUP * ((size_t)SL_ATTENTION_CHUNK + task->value_dim));
+    for (uint32_t t = 0; t < task->n_tokens; t++) {
+        uint32_t end = task->n_positions + t;
+        attend_token(task, kv_type,
+                     &(token_view){.queries = task->queries + t * task->query_stride,
+                                   .out = task->out + t * task->out_stride,
+                                   .begin = sl_attention_first_position(task, end),
+                                   .end = end,
+                                   .states = states});
+    }
+}
+
+void sl_neon_attention(const sl_attention_task *task)
+{
+    if (task->kv_type == SL_KV_F32) {
+        attend(task, SL_KV_F32);
+    } else if (task->kv_type == SL_KV_F16) {
+        attend(task, SL_KV_F16);
+    } else {
+        sl_generic_attention(task);
+    }
+}
