@@ -4,7 +4,7 @@ MESON ?= meson
 PYTHON ?= python3
 BENCH_MODEL ?= $(BUILD)/mini.gguf
 
-.PHONY: all deps deps-ci deps-bench deps-arm demo test check asan tsan clang arm bench install clean help
+.PHONY: all deps deps-ci deps-bench deps-arm demo test check asan tsan clang arm bench bench-kernels bench-resident install clean help
 
 all: $(BUILD)/build.ninja
 	@$(MESON) compile -C $(BUILD)
@@ -71,6 +71,17 @@ bench: deps-bench
 	@$(PYTHON) bench/streaming.py --model $(BENCH_MODEL) --sluice $(BUILD)/sluice --store-bench $(BUILD)/bench/store_bench \
 		$(if $(PEER),--peer $(PEER)) --results bench/results.tsv
 
+bench-kernels: all
+	@$(BUILD)/tests/kernels/test_kernels --bandwidth 1
+	@$(BUILD)/tests/kernels/test_kernels --bandwidth 2
+	@$(BUILD)/tests/kernels/test_kernels --bench
+
+# PEER is a llama-bench, and PEER_AVX2, where there is one, the same program built for AVX2.
+bench-resident: all
+	@test -n "$(PEER)" || { echo "make bench-resident: PEER=/path/to/llama-bench is missing" >&2; exit 1; }
+	@$(PYTHON) bench/resident.py --peer $(PEER) $(if $(PEER_AVX2),--peer-avx2 $(PEER_AVX2)) --models $(BUILD) --sluice $(BUILD)/sluice \
+		--test-kernels $(BUILD)/tests/kernels/test_kernels --results bench/results.tsv
+
 install: all
 	$(MESON) install -C $(BUILD)
 
@@ -88,5 +99,7 @@ help:
 	@echo "make clang    build with clang, warnings as errors, and run the C tests"
 	@echo "make arm      build for AArch64 and compare with this machine under an emulator (Debian 12, x86-64)"
 	@echo "make bench    measure a 3 GB model in 1000 MiB against the disk (root; 4 GB of disk; PEER=llama-bench to compare)"
+	@echo "make bench-kernels   the speed of every kernel, and of this machine's memory"
+	@echo "make bench-resident  models that fit memory against a llama-bench: PEER=llama-bench (8 GB of disk)"
 	@echo "make install  install program, library, headers and pkg-config file"
 	@echo "make clean    remove the build directories"

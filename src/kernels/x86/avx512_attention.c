@@ -20,8 +20,9 @@
 
 enum {
     LANES = 16,
-    SUBSET = 8,     /* queries computed side by side */
-    TREE_LEVELS = 4 /* of 16 partial sums */
+    SUBSET = 8,      /* queries computed side by side */
+    TREE_LEVELS = 4, /* of 16 partial sums */
+    AHEAD_GROUPS = 4 /* of LANES keys: how far keys are prefetched */
 };
 
 /* What a query has gathered from the chunks so far. */
@@ -105,6 +106,23 @@ SL_ALWAYS_INLINE void row_to_floats(const void *row, uint32_t dim, sl_kv_type kv
 SL_ALWAYS_INLINE const void *row_at(const void *rows, size_t position, uint32_t dim, sl_kv_type kv_type)
 {
     return (const char *)rows + position * sl_kv_row_bytes(kv_type, dim);
+}
+
+/* Ask for the keys after the next ones, and for values, which are weighed when a chunk's keys were scored. Addresses may
+ * lie past the end. */
+SL_ALWAYS_INLINE void prefetch_rows(const attention_pass *pass, sl_kv_type kv_type, uint32_t position)
+{
+    const sl_attention_task *task = pass->task;
+    const size_t key_bytes = LANES * sl_kv_row_bytes(kv_type, task->key_dim);
+    const size_t value_bytes = LANES * sl_kv_row_bytes(kv_type, task->value_dim);
+    uintptr_t keys = (uintptr_t)task->keys + (pass->first + position) / LANES * key_bytes;
+    uintptr_t values = (uintptr_t)task->values + (pass->first + position) / LANES * value_bytes;
+    for (size_t line = 0; line < key_bytes; line += 64) {
+        _mm_prefetch((const void *)(keys + AHEAD_GROUPS * key_bytes + line), _MM_HINT_T1);
+    }
+    for (size_t line = 0; line < value_bytes; line += 64) {
+        _mm_prefetch((const void *)(values + line), _MM_HINT_T1);
+    }
 }
 
 /* The LANES keys from `position` of the chunk on; those that no token sees become 0. */
@@ -357,8 +375,10 @@ SL_ALWAYS_INLINE void attend_subset(const attention_pass *pass, sl_kv_type kv_ty
         if (pass->is_prepared) {
             turned += position * pass->padded_key;
         } else {
+            prefetch_rows(pass, kv_type, position);
             turn_group(pass, kv_type, position, pass->keys);
             if (!is_last) {
+                prefetch_rows(pass, kv_type, position + LANES);
                 turn_group(pass, kv_type, position + LANES, pass->keys + LANES * pass->padded_key);
             }
         }
