@@ -11,6 +11,9 @@
 
 static size_t attention_stride(const sl_executor_limits *limits)
 {
+    if (limits->max_group_heads == 0) {
+        return 0;
+    }
     size_t n_floats = sl_attention_scratch_floats(limits->max_group_heads, limits->max_key_dim, limits->max_value_dim);
     return (n_floats + 15) / 16 * 16;
 }

@@ -14,7 +14,7 @@ typedef struct sl_executor_limits {
     uint32_t max_rows;        /* of any program */
     uint32_t max_experts;     /* per layer; 0: no EXPERTS steps */
     uint32_t max_used;        /* k */
-    uint32_t max_group_heads; /* query heads per KV head */
+    uint32_t max_group_heads; /* query heads per KV head; 0: no ATTENTION steps */
     uint32_t max_key_dim;
     uint32_t max_value_dim;
 } sl_executor_limits;

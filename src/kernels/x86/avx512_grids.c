@@ -315,7 +315,8 @@ SL_ALWAYS_INLINE void unpack_iq1_m(const uint8_t *const row[SL_TILE_ROWS], unpac
                 int nibble = 16 * (g % 2) + 4 * i;
                 __m512i index = _mm512_or_si512(bits_of(indices[j], 8 * i, 8),
                                                 _mm512_slli_epi32(bits_of(nibbles[g / 2], nibble, 3), 8));
-                __mmask16 is_positive = _mm512_testn_epi32_mask(nibbles[g / 2], _mm512_set1_epi32(8 << nibble));
+                __mmask16 is_positive =
+                    _mm512_testn_epi32_mask(nibbles[g / 2], _mm512_set1_epi32((int)(UINT32_C(8) << nibble)));
                 __m512i up = _mm512_maskz_mov_epi32(is_positive, _mm512_set1_epi8(2));
                 tile->codes[g][2 * i] = _mm512_or_si512(look_up_half(sl_iq1_grid, index, 0), up);
                 tile->codes[g][2 * i + 1] = _mm512_or_si512(look_up_half(sl_iq1_grid, index, 1), up);
