@@ -157,6 +157,9 @@ def main():
     parser.add_argument("--only", default="short,long,start,avx2", help="parts to measure, by comma")
     parser.add_argument("--results", type=pathlib.Path, help=f"append the table to this file, as {RESULTS.relative_to(ROOT)}")
     options = parser.parse_args()
+    for program in (options.peer, options.peer_avx2):
+        if program and not program.exists():
+            parser.error(f"{program} is missing: expected a llama-bench")
     parts = options.only.split(",")
     rows = [(f"memory read bandwidth, {threads} thread{'s' * (threads > 1)}, GB/s",
              [bandwidth(options, threads)["read_bytes_per_s"] / 1e9 for _ in range(options.repetitions)], "", "") for threads in (1, 2)]

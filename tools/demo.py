@@ -99,7 +99,7 @@ def show(stats, whole):
     rows = [
         ("hit rate", f"{stats['hit_rate'] * 100:.1f} %  {'#' * filled}{'.' * (BAR - filled)}  "
                      f"{stats['expert_hits']} of {stats['expert_requests']} expert requests"),
-        ("read", f"{size(stats['bytes_read'])} from the disk"),
+        ("read", f"{size(stats['bytes_read'])} from the file"),
         ("budget", f"{size(stats['mem_budget_bytes'])}; everything in memory would take {size(whole)}"),
         ("peak", f"{size(stats['mem_peak_bytes'])} as the kernel counts it"),
         ("speed", f"{stats['decode_tok_s']:.1f} tokens per second, {stats['isa']}, {stats['threads']} threads"),

@@ -100,8 +100,8 @@ typedef struct sl_reads_options {
 
 /* Open an engine. A direct read that the system refuses as such (EINVAL) is done buffered, and so are all later ones of
  * that file, which `log` (may be NULL; borrowed until close) is told once. What buffered reads leave in the page cache
- * is dropped at once, but what was there before with from_cache. EINTR and partial reads are continued; other failures are not tried again. Files and memory are
- * registered with an io_uring where the system allows it, and read without that where it does not; so the kernel keeps a
+ * is dropped at once; with from_cache, what was there before stays. EINTR and partial reads are continued; other
+ * failures are not tried again. Files and memory are registered with an io_uring where the system allows it, and read without that where it does not; so the kernel keeps a
  * file that was read directly open until close, also when its owner has closed it. UNSUPPORTED with the reason when
  * io_uring is wanted and cannot be had. `*reads` is filled; on failure nothing stays. */
 SLUICE_NODISCARD sluice_status sl_reads_open(sl_reads *reads, const sl_reads_options *options, sl_memory *memory,

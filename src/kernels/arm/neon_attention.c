@@ -240,74 +240,7 @@ static void merge_chunk(query_state *state, float chunk_maximum, float chunk_sum
     }
 }
 
-/* The queries of one token, and what they see. */
-typedef struct token_view {
-    const float *queries;
-    float *out;
-    uint32_t begin, end; /* positions */
-    query_state *states;
-} token_view;
-
-/* The chunk at `first` for n_queries queries (1, 2 or GROUP) from `query` on. */
-SL_ALWAYS_INLINE void attend_chunk(const sl_attention_task *task, sl_kv_type kv_type, int n_queries, uint32_t query,
-                                   uint32_t first, const token_view *token)
-{
-    uint32_t begin = token->begin > first ? token->begin - first : 0;
-    uint32_t end = token->end - first < SL_ATTENTION_CHUNK ? token->end - first : SL_ATTENTION_CHUNK;
-    float *scores = task->scratch;
-    float *chunk_out = task->scratch + n_queries * SL_ATTENTION_CHUNK;
-    score_positions(task, kv_type, n_queries, token->queries + (size_t)query * task->key_dim, first, begin, end,
-                    scores);
-    float maximum[GROUP];
-    float sum[GROUP];
-    for (int q = 0; q < n_queries; q++) {
-        maximum[q] = maximum_of(scores + q * SL_ATTENTION_CHUNK, begin, end);
-        sum[q] = exponentiate(scores + q * SL_ATTENTION_CHUNK, begin, end, maximum[q]);
-    }
-    weigh_values(task, kv_type, n_queries, first, begin, end, scores, chunk_out);
-    for (int q = 0; q < n_queries; q++) {
-        merge_chunk(&token->states[query + (uint32_t)q], maximum[q], sum[q], first <= token->begin, task->value_dim,
-                    chunk_out + (size_t)q * task->value_dim, token->out + (query + (size_t)q) * task->value_dim);
-    }
-}
-
-SL_ALWAYS_INLINE void attend_token(const sl_attention_task *task, sl_kv_type kv_type, const token_view *token)
-{
-    uint32_t first = token->begin / SL_ATTENTION_CHUNK * SL_ATTENTION_CHUNK;
-    for (; first < token->end; first += SL_ATTENTION_CHUNK) {
-        uint32_t query = 0;
-        for (; task->n_queries - query >= GROUP; query += GROUP) {
-            attend_chunk(task, kv_type, GROUP, query, first, token);
-        }
-        for (; task->n_queries - query >= 2; query += 2) {
-            attend_chunk(task, kv_type, 2, query, first, token);
-        }
-        if (query < task->n_queries) {
-            attend_chunk(task, kv_type, 1, query, first, token);
-        }
-    }
-    for (uint32_t q = 0; q < task->n_queries; q++) {
-        float *out = token->out + (size_t)q * task->value_dim;
-        for (uint32_t d = 0; d < task->value_dim; d++) {
-            out[d] /= token->states[q].sum;
-        }
-    }
-}
-
-SL_ALWAYS_INLINE void attend(const sl_attention_task *task, sl_kv_type kv_type)
-{
-    query_state *states =
-        (query_state *)(void *)(task->scratch + GROUP * ((size_t)SL_ATTENTION_CHUNK + task->value_dim));
-    for (uint32_t t = 0; t < task->n_tokens; t++) {
-        uint32_t end = task->n_positions + t;
-        attend_token(task, kv_type,
-                     &(token_view){.queries = task->queries + t * task->query_stride,
-                                   .out = task->out + t * task->out_stride,
-                                   .begin = sl_attention_first_position(task, end),
-                                   .end = end,
-                                   .states = states});
-    }
-}
+#include "kernels/attention_chunks.inc"
 
 void sl_neon_attention(const sl_attention_task *task)
 {

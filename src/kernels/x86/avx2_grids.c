@@ -211,53 +211,7 @@ SL_ALWAYS_INLINE __m256 multiply_eight(const block_format format, const uint8_t 
     return sums;
 }
 
-SL_ALWAYS_INLINE const sl_block_act_q8_256 *token_blocks(const uint8_t *activations, size_t stride, uint32_t token)
-{
-    return (const sl_block_act_q8_256 *)(const void *)(activations + token * stride);
-}
-
-/* The rows from `first` to `end` with all tokens. */
-SL_ALWAYS_INLINE void multiply_group(const block_format format, const uint8_t *weights, size_t row_bytes,
-                                     uint32_t n_blocks, uint32_t first, uint32_t end, const uint8_t *activations,
-                                     size_t activation_stride, uint32_t n_tokens, float *out, size_t out_stride)
-{
-    enum { ONE_BY_ONE = 3 }; /* below this many tokens a tile of eight wastes more than it saves */
-    uint32_t t = 0;
-    for (; n_tokens - t >= ONE_BY_ONE; t += n_tokens - t < TOKENS ? n_tokens - t : TOKENS) {
-        uint32_t n = n_tokens - t < TOKENS ? n_tokens - t : TOKENS;
-        const sl_block_act_q8_256 *x[TOKENS];
-        for (uint32_t i = 0; i < TOKENS; i++) {
-            x[i] = token_blocks(activations, activation_stride, t + (i < n ? i : n - 1));
-        }
-        for (uint32_t r = first; r < end; r++) {
-            float lanes[TOKENS];
-            _mm256_storeu_ps(lanes, multiply_eight(format, weights + r * row_bytes, n_blocks, x));
-            for (uint32_t i = 0; i < n; i++) {
-                out[(t + i) * out_stride + r] = lanes[i];
-            }
-        }
-    }
-    for (; t < n_tokens; t++) {
-        const sl_block_act_q8_256 *x = token_blocks(activations, activation_stride, t);
-        for (uint32_t r = first; r < end; r++) {
-            out[t * out_stride + r] = multiply_one(format, weights + r * row_bytes, n_blocks, x);
-        }
-    }
-}
-
-#define DEFINE_MATMUL(type)                                                                                            \
-    void sl_avx2_matmul_##type(const void *weights, size_t row_bytes, uint32_t n_columns, uint32_t first_row,          \
-                               uint32_t end_row, const void *activations, size_t activation_stride, uint32_t n_tokens, \
-                               float *out, size_t out_stride)                                                          \
-    {                                                                                                                  \
-        uint32_t group = (uint32_t)(WEIGHT_BYTES / (row_bytes + 1)) + 1;                                               \
-        for (uint32_t first = first_row; first < end_row;) {                                                           \
-            uint32_t end = end_row - first < group ? end_row : first + group;                                          \
-            multiply_group(format_##type, weights, row_bytes, n_columns / SL_QK_K, first, end, activations,            \
-                           activation_stride, n_tokens, out, out_stride);                                              \
-            first = end;                                                                                               \
-        }                                                                                                              \
-    }
+#include "kernels/x86/avx2_matmul256.inc"
 
 DEFINE_MATMUL(iq1_s)
 DEFINE_MATMUL(iq1_m)

@@ -2,7 +2,7 @@
  *
  * A block of sixteen rows is turned so that rows are lanes (avx512_tile.h) before it is unpacked, which is then done for
  * all rows at once; what was unpacked serves up to SL_TILE_PASS tokens, eight at a time in registers. One token goes
- * to the AVX2 kernels, which read one row after the other.
+ * to avx512_one256.c, which takes fewer rows at a time.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
  * Invariants:
@@ -20,33 +20,7 @@
 _Static_assert(256LL * 128 * 63 * 127 + 16LL * 4096 * 16 * 127 <= INT32_MAX, "sums of offsets up to 32 fit int32");
 _Static_assert(256LL * 32 * 255 * 127 + 16LL * 4096 * 16 * 127 <= INT32_MAX, "sums of IQ4_XS fit int32");
 
-enum {
-    BLOCK_ELEMENTS = SL_QK_K,
-    GROUPS = 8, /* of 32 codes in a block */
-    STEPS = 8   /* of 4 codes in a group */
-};
-
-/* One block of sixteen rows. */
-typedef struct unpacked_tile {
-    __m512i codes[GROUPS][STEPS];
-    __m512i scales[2 * GROUPS]; /* int32, one for 16 codes, or the first half one for 32 */
-    __m512i side[GROUPS];       /* int16 in pairs, one for 16 codes: minima, or scales times offset */
-    __m512 d;
-    __m512 dmin;
-} unpacked_tile;
-
-typedef sl_block_act_q8_256 activation_block;
-
-typedef void unpack_fn(const uint8_t *const row[SL_TILE_ROWS], unpacked_tile *tile);
-
-/* What distinguishes the formats. Constant in every use. */
-typedef struct block_format {
-    unpack_fn *unpack;
-    size_t block_bytes;
-    int codes_per_scale; /* 16 or 32 */
-    bool has_minimum;    /* side holds minima */
-    bool has_offset;     /* side holds scales times offset */
-} block_format;
+#include "kernels/x86/avx512_tile256.inc"
 
 /* Eight words of 32 bytes. */
 SL_ALWAYS_INLINE void take_group(const uint8_t *const row[SL_TILE_ROWS], size_t offset, __m512i words[STEPS])
@@ -64,12 +38,6 @@ SL_ALWAYS_INLINE __m512i byte_of(__m512i words, int i)
 SL_ALWAYS_INLINE __m512i signed_byte_of(__m512i words, int i)
 {
     return _mm512_srai_epi32(_mm512_slli_epi32(words, (unsigned)(24 - 8 * i)), 24);
-}
-
-/* Two int32 that fit int16, in one word. */
-SL_ALWAYS_INLINE __m512i pair_of(__m512i first, __m512i second)
-{
-    return _mm512_mask_blend_epi16(UINT32_C(0xaaaaaaaa), first, _mm512_slli_epi32(second, 16));
 }
 
 /* Scales of 16 codes each, and what their offset of 2^shift takes off. */
@@ -259,54 +227,6 @@ static const block_format format_q4_k = {unpack_q4_k, sizeof(sl_block_q4_k), 32,
 static const block_format format_q5_k = {unpack_q5_k, sizeof(sl_block_q5_k), 32, true, false};
 static const block_format format_q6_k = {unpack_q6_k, sizeof(sl_block_q6_k), 16, false, true};
 static const block_format format_iq4_xs = {unpack_iq4_xs, sizeof(sl_block_iq4_xs), 32, false, true};
-
-/* One block with n tokens, whose blocks lie `stride` bytes apart; n is constant in every use. */
-SL_ALWAYS_INLINE void multiply(const block_format format, const unpacked_tile *tile, const uint8_t *activations,
-                               size_t stride, const uint32_t n, __m512 *sums)
-{
-    const activation_block *x[SL_TILE_TOKENS];
-    __m512i total[SL_TILE_TOKENS];
-    for (uint32_t t = 0; t < n; t++) {
-        x[t] = (const activation_block *)(const void *)(activations + t * stride);
-        total[t] = _mm512_setzero_si512();
-    }
-    const int steps_per_scale = format.codes_per_scale / 4;
-    for (int first = 0; first < GROUPS * STEPS; first += steps_per_scale) {
-        __m512i dot[SL_TILE_TOKENS];
-        for (uint32_t t = 0; t < n; t++) {
-            dot[t] = _mm512_setzero_si512();
-        }
-        for (int s = first; s < first + steps_per_scale; s++) {
-            __m512i codes = tile->codes[s / STEPS][s % STEPS];
-            for (uint32_t t = 0; t < n; t++) {
-                dot[t] = _mm512_dpbusd_epi32(dot[t], codes, sl_tile_broadcast(x[t]->q + 4 * s));
-            }
-        }
-        __m512i scale = tile->scales[first / steps_per_scale];
-        for (uint32_t t = 0; t < n; t++) {
-            total[t] = _mm512_add_epi32(total[t], _mm512_mullo_epi32(dot[t], scale));
-        }
-    }
-    __m512i side[SL_TILE_TOKENS];
-    if (format.has_minimum || format.has_offset) {
-        for (uint32_t t = 0; t < n; t++) {
-            side[t] = _mm512_setzero_si512();
-        }
-        for (int g = 0; g < GROUPS; g++) {
-            for (uint32_t t = 0; t < n; t++) {
-                side[t] = _mm512_dpwssd_epi32(side[t], tile->side[g], sl_tile_broadcast(x[t]->sums + 2 * g));
-            }
-        }
-    }
-    for (uint32_t t = 0; t < n; t++) {
-        __m512 d_x = _mm512_set1_ps(x[t]->d);
-        __m512i integers = format.has_offset ? _mm512_sub_epi32(total[t], side[t]) : total[t];
-        sums[t] = _mm512_fmadd_ps(_mm512_mul_ps(tile->d, d_x), _mm512_cvtepi32_ps(integers), sums[t]);
-        if (format.has_minimum) {
-            sums[t] = _mm512_fnmadd_ps(_mm512_mul_ps(tile->dmin, d_x), _mm512_cvtepi32_ps(side[t]), sums[t]);
-        }
-    }
-}
 
 #include "kernels/x86/avx512_matmul.inc"
 

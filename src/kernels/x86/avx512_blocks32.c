@@ -1,8 +1,8 @@
 /* Matrix products with 32-element blocks: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
  *
  * A block of sixteen rows is turned so that rows are lanes (avx512_tile.h) and unpacked for all of them at once; it serves
- * up to SL_TILE_PASS tokens, eight at a time in registers. One token goes to the AVX2 kernels, which read fewer rows
- * side by side.
+ * up to SL_TILE_PASS tokens, eight at a time in registers. One token goes to avx512_one32.c, which takes fewer
+ * rows at a time.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
  * Invariants:

@@ -22,31 +22,9 @@
 
 _Static_assert(256LL * 31 * 126 * 127 + 16LL * 1984 * 16 * 127 <= INT32_MAX, "sums fit int32");
 
-enum {
-    BLOCK_ELEMENTS = SL_QK_K,
-    GROUPS = 8, /* of 32 codes in a block */
-    STEPS = 8,  /* of 4 codes in a group */
-    EXCESS = 64 /* of the codes of IQ2 and IQ3 */
-};
+#include "kernels/x86/avx512_tile256.inc"
 
-/* One block of sixteen rows. */
-typedef struct unpacked_tile {
-    __m512i codes[GROUPS][STEPS];
-    __m512i scales[2 * GROUPS]; /* int32, one for 16 codes, or the first half one for 32 */
-    __m512i offsets[GROUPS];    /* int16 in pairs, one for 16 codes */
-    __m512 d;
-} unpacked_tile;
-
-typedef sl_block_act_q8_256 activation_block;
-
-typedef void unpack_fn(const uint8_t *const row[SL_TILE_ROWS], unpacked_tile *tile);
-
-/* What distinguishes the formats. Constant in every use. */
-typedef struct block_format {
-    unpack_fn *unpack;
-    size_t block_bytes;
-    int codes_per_scale; /* 16 or 32 */
-} block_format;
+enum { EXCESS = 64 }; /* of the codes of IQ2 and IQ3 */
 
 /* `count` bits of every lane, from bit `first` on. */
 SL_ALWAYS_INLINE __m512i bits_of(__m512i lanes, int first, int count)
@@ -59,18 +37,12 @@ SL_ALWAYS_INLINE __m512i odd_scale(__m512i stored)
     return _mm512_add_epi32(_mm512_add_epi32(stored, stored), _mm512_set1_epi32(1));
 }
 
-/* Two int32 that fit int16, in one word. */
-SL_ALWAYS_INLINE __m512i pair_of(__m512i first, __m512i second)
-{
-    return _mm512_mask_blend_epi16(UINT32_C(0xaaaaaaaa), first, _mm512_slli_epi32(second, 16));
-}
-
 /* The scale of 32 codes that are `excess` too high. */
 SL_ALWAYS_INLINE void set_scale32(unpacked_tile *tile, int group, __m512i scale, __m512i excess)
 {
     __m512i offset = _mm512_mullo_epi32(scale, excess);
     tile->scales[group] = scale;
-    tile->offsets[group] = pair_of(offset, offset);
+    tile->side[group] = pair_of(offset, offset);
 }
 
 /* The scales of 16 codes each. */
@@ -78,7 +50,7 @@ SL_ALWAYS_INLINE void set_scales16(unpacked_tile *tile, int group, __m512i first
 {
     tile->scales[2 * group] = first;
     tile->scales[2 * group + 1] = second;
-    tile->offsets[group] = pair_of(_mm512_mullo_epi32(first, excess), _mm512_mullo_epi32(second, excess));
+    tile->side[group] = pair_of(_mm512_mullo_epi32(first, excess), _mm512_mullo_epi32(second, excess));
 }
 
 /* The scales of a group are the nibbles of byte `group`, eight bytes in two words. */
@@ -325,55 +297,13 @@ SL_ALWAYS_INLINE void unpack_iq1_m(const uint8_t *const row[SL_TILE_ROWS], unpac
     }
 }
 
-static const block_format format_iq1_s = {unpack_iq1_s, sizeof(sl_block_iq1_s), 32};
-static const block_format format_iq1_m = {unpack_iq1_m, sizeof(sl_block_iq1_m), 16};
-static const block_format format_iq2_xxs = {unpack_iq2_xxs, sizeof(sl_block_iq2_xxs), 32};
-static const block_format format_iq2_xs = {unpack_iq2_xs, sizeof(sl_block_iq2_xs), 16};
-static const block_format format_iq2_s = {unpack_iq2_s, sizeof(sl_block_iq2_s), 16};
-static const block_format format_iq3_xxs = {unpack_iq3_xxs, sizeof(sl_block_iq3_xxs), 32};
-static const block_format format_iq3_s = {unpack_iq3_s, sizeof(sl_block_iq3_s), 32};
-
-/* One block with n tokens, whose blocks lie `stride` bytes apart; n is constant in every use. */
-SL_ALWAYS_INLINE void multiply(const block_format format, const unpacked_tile *tile, const uint8_t *activations,
-                               size_t stride, const uint32_t n, __m512 *sums)
-{
-    const activation_block *x[SL_TILE_TOKENS];
-    __m512i total[SL_TILE_TOKENS];
-    for (uint32_t t = 0; t < n; t++) {
-        x[t] = (const activation_block *)(const void *)(activations + t * stride);
-        total[t] = _mm512_setzero_si512();
-    }
-    const int steps_per_scale = format.codes_per_scale / 4;
-    for (int first = 0; first < GROUPS * STEPS; first += steps_per_scale) {
-        __m512i dot[SL_TILE_TOKENS];
-        for (uint32_t t = 0; t < n; t++) {
-            dot[t] = _mm512_setzero_si512();
-        }
-        for (int s = first; s < first + steps_per_scale; s++) {
-            __m512i codes = tile->codes[s / STEPS][s % STEPS];
-            for (uint32_t t = 0; t < n; t++) {
-                dot[t] = _mm512_dpbusd_epi32(dot[t], codes, sl_tile_broadcast(x[t]->q + 4 * s));
-            }
-        }
-        __m512i scale = tile->scales[first / steps_per_scale];
-        for (uint32_t t = 0; t < n; t++) {
-            total[t] = _mm512_add_epi32(total[t], _mm512_mullo_epi32(dot[t], scale));
-        }
-    }
-    __m512i excess[SL_TILE_TOKENS];
-    for (uint32_t t = 0; t < n; t++) {
-        excess[t] = _mm512_setzero_si512();
-    }
-    for (int g = 0; g < GROUPS; g++) {
-        for (uint32_t t = 0; t < n; t++) {
-            excess[t] = _mm512_dpwssd_epi32(excess[t], tile->offsets[g], sl_tile_broadcast(x[t]->sums + 2 * g));
-        }
-    }
-    for (uint32_t t = 0; t < n; t++) {
-        __m512 d = _mm512_mul_ps(tile->d, _mm512_set1_ps(x[t]->d));
-        sums[t] = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(total[t], excess[t])), sums[t]);
-    }
-}
+static const block_format format_iq1_s = {unpack_iq1_s, sizeof(sl_block_iq1_s), 32, false, true};
+static const block_format format_iq1_m = {unpack_iq1_m, sizeof(sl_block_iq1_m), 16, false, true};
+static const block_format format_iq2_xxs = {unpack_iq2_xxs, sizeof(sl_block_iq2_xxs), 32, false, true};
+static const block_format format_iq2_xs = {unpack_iq2_xs, sizeof(sl_block_iq2_xs), 16, false, true};
+static const block_format format_iq2_s = {unpack_iq2_s, sizeof(sl_block_iq2_s), 16, false, true};
+static const block_format format_iq3_xxs = {unpack_iq3_xxs, sizeof(sl_block_iq3_xxs), 32, false, true};
+static const block_format format_iq3_s = {unpack_iq3_s, sizeof(sl_block_iq3_s), 32, false, true};
 
 #include "kernels/x86/avx512_matmul.inc"
 

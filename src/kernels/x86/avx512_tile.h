@@ -13,7 +13,7 @@ enum {
     SL_TILE_TOKENS = 8, /* that share what was loaded of the weights; */
     SL_TILE_FEW = 3,    /* or so many */
     SL_TILE_PASS = 128, /* tokens that share one unpacking */
-    SL_TILE_FEWEST = 2  /* tokens below which one row after the other is read faster */
+    SL_TILE_FEWEST = 2  /* tokens below which rows are read faster by other loops, fewer at a time */
 };
 
 SL_ALWAYS_INLINE __m128i sl_tile_load16(const uint8_t *bytes)
