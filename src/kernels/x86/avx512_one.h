@@ -7,18 +7,33 @@
 
 enum {
     SL_ONE_ROWS = 4,
-    /* Far ahead into the second-level cache, which can wait for more lines at once than the first; from there, nearer,
-     * into the first. */
-    SL_ONE_FAR_BYTES = 6144,
-    SL_ONE_NEAR_BYTES = 3072
+    /* The last of four rows begins three rows into the stream, so what is asked for must be further ahead than that: far
+     * into the second-level cache, which can wait for more lines at once than the first; from there, near, into the
+     * first. */
+    SL_ONE_NEAR_BYTES = 512,
+    SL_ONE_FAR_BYTES = 2304,
+    SL_ONE_HELD_BYTES = 16384 /* of the first-level cache, at most, wait to be used */
 };
 
+/* How far ahead lines are asked for. */
+typedef struct sl_one_ahead {
+    size_t near;
+    size_t far;
+} sl_one_ahead;
+
+SL_ALWAYS_INLINE sl_one_ahead sl_one_ahead_of(size_t row_bytes)
+{
+    size_t rows = (SL_ONE_ROWS - 1) * row_bytes;
+    return (sl_one_ahead){.near = (rows < SL_ONE_HELD_BYTES ? rows : SL_ONE_HELD_BYTES) + SL_ONE_NEAR_BYTES,
+                          .far = rows + SL_ONE_FAR_BYTES};
+}
+
 /* Prefetch what lies ahead of `bytes` bytes of the stream. */
-SL_ALWAYS_INLINE void sl_one_prefetch(const uint8_t *stream, size_t bytes)
+SL_ALWAYS_INLINE void sl_one_prefetch(const uint8_t *stream, size_t bytes, const sl_one_ahead ahead)
 {
     for (size_t line = 0; line < bytes; line += 64) {
-        _mm_prefetch((const void *)((uintptr_t)stream + SL_ONE_NEAR_BYTES + line), _MM_HINT_T0);
-        _mm_prefetch((const void *)((uintptr_t)stream + SL_ONE_FAR_BYTES + line), _MM_HINT_T2);
+        _mm_prefetch((const void *)((uintptr_t)stream + ahead.near + line), _MM_HINT_T0);
+        _mm_prefetch((const void *)((uintptr_t)stream + ahead.far + line), _MM_HINT_T2);
     }
 }
 
