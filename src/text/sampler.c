@@ -174,18 +174,27 @@ static float penalised(const sl_sampler *sampler, float logit, uint32_t id)
     return logit > 0 ? logit / penalty : logit * penalty;
 }
 
-/* Fill the candidates in id order; the place of the best. */
-static uint32_t load_candidates(sl_sampler *sampler, const float *logits)
+/* The lowest id of the highest logit. */
+static uint32_t find_best(const sl_sampler *sampler, const float *logits)
 {
     uint32_t best = 0;
+    float best_logit = -INFINITY;
     for (uint32_t id = 0; id < sampler->n_vocab; id++) {
-        float logit = penalised(sampler, logits[id], id);
-        sampler->candidates[id] = (candidate){.logit = logit, .id = (int32_t)id};
-        if (logit > sampler->candidates[best].logit) {
+        float logit = sampler->counts == NULL ? logits[id] : penalised(sampler, logits[id], id);
+        if (logit > best_logit) {
+            best_logit = logit;
             best = id;
         }
     }
     return best;
+}
+
+/* In id order. */
+static void load_candidates(sl_sampler *sampler, const float *logits)
+{
+    for (uint32_t id = 0; id < sampler->n_vocab; id++) {
+        sampler->candidates[id] = (candidate){.logit = penalised(sampler, logits[id], id), .id = (int32_t)id};
+    }
 }
 
 static float weight_of(const sl_sampler *sampler, float logit, float best_logit)
@@ -296,12 +305,13 @@ static int32_t draw_ranked(sl_sampler *sampler, double total)
 int32_t sl_sampler_draw(sl_sampler *sampler, const float *logits)
 {
     const sl_sampler_options *options = &sampler->options;
-    uint32_t best = load_candidates(sampler, logits);
-    float best_logit = sampler->candidates[best].logit;
+    uint32_t best = find_best(sampler, logits);
+    float best_logit = penalised(sampler, logits[best], best);
     int32_t drawn = (int32_t)best;
     if (options->temperature > 0 && best_logit > -INFINITY) {
         bool is_ranked = options->top_p < 1.0f || (options->top_k > 0 && options->top_k < sampler->n_vocab);
         double total = 0;
+        load_candidates(sampler, logits);
         for (uint32_t i = 0; i < sampler->n_vocab; i++) {
             candidate *next = &sampler->candidates[i];
             next->weight = weight_of(sampler, next->logit, best_logit);
