@@ -37,7 +37,7 @@ typedef struct block_format {
 typedef struct prepared_step {
     _Alignas(64) int8_t q[2][64]; /* in the order of the codes */
     _Alignas(64) float d[LANES];
-    _Alignas(64) int32_t sums[LANES];
+    _Alignas(64) int32_t sums[LANES]; /* times the offset of the codes, if they have one */
 } prepared_step;
 
 SL_ALWAYS_INLINE void prepare(const block_format format, const activation_block *x, uint32_t n_blocks,
@@ -53,7 +53,7 @@ SL_ALWAYS_INLINE void prepare(const block_format format, const activation_block 
         }
         for (uint32_t r = 0; r < SL_ONE_ROWS; r++) {
             step->d[SL_ONE_ROWS * place + r] = x[b].d;
-            step->sums[SL_ONE_ROWS * place + r] = x[b].sum;
+            step->sums[SL_ONE_ROWS * place + r] = x[b].sum * (format.offset != 0 ? format.offset : 1);
         }
     }
 }
@@ -170,8 +170,56 @@ SL_ALWAYS_INLINE __m512i multiply_codes(const block_format format, const uint8_t
     return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
-/* The words that begin the blocks, block b of row r in lane 4 b + r. */
-SL_ALWAYS_INLINE __m512i first_words(const uint8_t *const row[SL_ONE_ROWS], const size_t at[STEP_BLOCKS])
+/* Whether the scales of four blocks are in one vector; else those of two are. */
+SL_ALWAYS_INLINE bool has_dense_scales(const block_format format)
+{
+    return 3 * format.block_bytes + 4 <= 64;
+}
+
+/* The beginning of a row, with the scales of four blocks or two; it ends before four blocks do. */
+SL_ALWAYS_INLINE __m512i load_scales(const block_format format, const uint8_t *row)
+{
+    if (has_dense_scales(format) || 2 * format.block_bytes >= 64) {
+        return _mm512_loadu_si512(row);
+    }
+    return _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)row));
+}
+
+/* The numbers of the half words that hold byte `byte` and the three after it, or the one before it. */
+SL_ALWAYS_INLINE int half_words_at(size_t byte)
+{
+    return (int)(byte / 2 + ((byte / 2 + 1) << 16));
+}
+
+/* The words that begin four blocks, block b of row r in lane 4 b + r. Of a block that begins at an odd byte, three bytes
+ * of the word are there. */
+SL_ALWAYS_INLINE __m512i first_words(const block_format format, const uint8_t *const row[SL_ONE_ROWS])
+{
+    const size_t bytes = format.block_bytes;
+    const bool dense = has_dense_scales(format);
+    const int p0 = half_words_at(0);
+    const int p1 = half_words_at(bytes);
+    const int p2 = dense ? half_words_at(2 * bytes) : p0;
+    const int p3 = dense ? half_words_at(3 * bytes) : p1;
+    const __m512i places = _mm512_setr_epi32(p0, p0, p0, p0, p1, p1, p1, p1, p2, p2, p2, p2, p3, p3, p3, p3);
+    const __mmask32 loaded = dense ? UINT32_MAX : UINT32_C(0x0000ffff);
+    __m512i words = _mm512_setzero_si512();
+    for (int r = 0; r < SL_ONE_ROWS; r++) {
+        const __mmask32 of_row = UINT32_C(0x03030303) << (2 * r);
+        words = _mm512_mask_permutexvar_epi16(words, of_row & loaded, places, load_scales(format, row[r]));
+        if (!dense) {
+            __m512i second = load_scales(format, row[r] + 2 * bytes);
+            words = _mm512_mask_permutexvar_epi16(words, of_row & ~loaded, places, second);
+        }
+    }
+    if (bytes % 2 != 0) {
+        words = _mm512_srlv_epi32(words, _mm512_setr_epi32(0, 0, 0, 0, 8, 8, 8, 8, 0, 0, 0, 0, 8, 8, 8, 8));
+    }
+    return words;
+}
+
+/* The same, block b at at[b] in its row. */
+SL_ALWAYS_INLINE __m512i first_words_at(const uint8_t *const row[SL_ONE_ROWS], const size_t at[STEP_BLOCKS])
 {
     __m512i offsets = _mm512_setzero_si512();
     for (int b = 0; b < STEP_BLOCKS; b++) {
@@ -205,9 +253,9 @@ SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *co
     __m512i sums_x = _mm512_load_si512(x->sums);
     __m512i integers = multiply_codes(format, row, at, x);
     if (format.offset != 0) {
-        integers = _mm512_sub_epi32(integers, _mm512_mullo_epi32(sums_x, _mm512_set1_epi32(format.offset)));
+        integers = _mm512_sub_epi32(integers, sums_x);
     }
-    __m512i words = first_words(row, at);
+    __m512i words = n_blocks == STEP_BLOCKS ? first_words(format, row) : first_words_at(row, at);
     __m512 d_x = _mm512_load_ps(x->d);
     __m512 d = _mm512_mul_ps(format.has_e8m0_scale ? e8m0_scales(words) : sl_tile_halves(words), d_x);
     __m512 m = _mm512_setzero_ps();
