@@ -16,6 +16,15 @@ sl_matmul_fn sl_avx2_matmul_q6_k, sl_avx2_matmul_iq4_xs;
 sl_matmul_fn sl_avx2_matmul_iq1_s, sl_avx2_matmul_iq1_m, sl_avx2_matmul_iq2_xxs, sl_avx2_matmul_iq2_xs;
 sl_matmul_fn sl_avx2_matmul_iq2_s, sl_avx2_matmul_iq3_xxs, sl_avx2_matmul_iq3_s;
 
+/* The same for few tokens, each on its own. */
+sl_matmul_fn sl_avx2_matmul_one_q4_0, sl_avx2_matmul_one_q4_1, sl_avx2_matmul_one_q5_0, sl_avx2_matmul_one_q5_1;
+sl_matmul_fn sl_avx2_matmul_one_q8_0, sl_avx2_matmul_one_iq4_nl, sl_avx2_matmul_one_mxfp4;
+sl_matmul_fn sl_avx2_matmul_one_q2_k, sl_avx2_matmul_one_q3_k, sl_avx2_matmul_one_q4_k, sl_avx2_matmul_one_q5_k;
+sl_matmul_fn sl_avx2_matmul_one_q6_k, sl_avx2_matmul_one_iq4_xs;
+sl_matmul_fn sl_avx2_matmul_one_iq1_s, sl_avx2_matmul_one_iq1_m, sl_avx2_matmul_one_iq2_xxs;
+sl_matmul_fn sl_avx2_matmul_one_iq2_xs, sl_avx2_matmul_one_iq2_s, sl_avx2_matmul_one_iq3_xxs;
+sl_matmul_fn sl_avx2_matmul_one_iq3_s;
+
 sl_quantize_row_fn sl_avx2_quantize_row_q8_32, sl_avx2_quantize_row_q8_256;
 
 void sl_avx2_rms_norm(const float *x, const float *weight, uint32_t n, float epsilon, float *out);

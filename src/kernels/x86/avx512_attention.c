@@ -141,10 +141,10 @@ SL_ALWAYS_INLINE void turn_group(const attention_pass *pass, sl_kv_type kv_type,
         }
     }
     for (size_t j = 0; j < pass->padded_key; j += 4) {
-        __m512i words[4];
+        sl_lanes words[4];
         sl_tile_words(rows, j * sizeof(float), words);
         for (size_t k = 0; k < 4; k++) {
-            _mm512_storeu_si512(out + slot_of(j + k, pass->padded_key) * LANES, words[k]);
+            _mm512_storeu_si512(out + slot_of(j + k, pass->padded_key) * LANES, (__m512i)words[k]);
         }
     }
 }

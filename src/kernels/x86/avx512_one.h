@@ -46,6 +46,11 @@ SL_ALWAYS_INLINE __m512i sl_one_load(const uint8_t *const row[SL_ONE_ROWS], size
     return _mm512_inserti32x4(rows, sl_tile_load16(row[3] + offset), 3);
 }
 
+SL_ALWAYS_INLINE __m512i sl_one_shift_right(__m512i bytes, int count, int mask)
+{
+    return (__m512i)sl_tile_shift_right((sl_lanes)bytes, count, mask);
+}
+
 /* In every 128-bit lane, the sum of that lane of rows[r] in word r. */
 SL_ALWAYS_INLINE __m512i sl_one_sum_lanes(const __m512i rows[SL_ONE_ROWS])
 {

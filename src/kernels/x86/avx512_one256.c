@@ -139,7 +139,7 @@ SL_ALWAYS_INLINE void header_k(const uint8_t *const row[SL_ONE_ROWS], unpacked_h
     __m512i low = _mm512_and_si512(packed, _mm512_set1_epi8(0x3f));
     /* Words 1 and 2 of a lane: four low bits each of the last four scales and minima. */
     __m512i last = _mm512_srlv_epi32(_mm512_shuffle_epi32(packed, 0xff), _mm512_set4_epi32(0, 4, 0, 0));
-    __m512i high = _mm512_or_si512(_mm512_and_si512(last, nibble), sl_tile_shift_right(packed, 2, 0x30));
+    __m512i high = _mm512_or_si512(_mm512_and_si512(last, nibble), sl_one_shift_right(packed, 2, 0x30));
     header->scales[0] = _mm512_unpackhi_epi8(_mm512_unpacklo_epi32(low, high), _mm512_setzero_si512());
     header->side[0] = _mm512_unpacklo_epi8(_mm512_unpackhi_epi32(low, high), _mm512_setzero_si512());
     __m128i halves = first_words(packed);
@@ -150,8 +150,8 @@ SL_ALWAYS_INLINE void header_k(const uint8_t *const row[SL_ONE_ROWS], unpacked_h
 SL_ALWAYS_INLINE void header_q2_k(const uint8_t *const row[SL_ONE_ROWS], unpacked_header *header)
 {
     __m512i packed = sl_one_load(row, offsetof(sl_block_q2_k, scales));
-    widen(sl_tile_shift_right(packed, 0, 0x0f), header->scales);
-    widen(sl_tile_shift_right(packed, 4, 0x0f), header->side);
+    widen(sl_one_shift_right(packed, 0, 0x0f), header->scales);
+    widen(sl_one_shift_right(packed, 4, 0x0f), header->side);
     __m128i halves = words_at(row, offsetof(sl_block_q2_k, d));
     header->d = low_halves(halves);
     header->dmin = low_halves(_mm_srli_epi32(halves, 16));
@@ -201,8 +201,8 @@ SL_ALWAYS_INLINE void take_nibbles(const uint8_t *nibbles, __m512i codes[VECTORS
 {
     for (int half = 0; half < 2; half++) {
         __m512i bytes = load64(nibbles + 64 * half);
-        codes[2 * half] = sl_tile_shift_right(bytes, 0, 0x0f);
-        codes[2 * half + 1] = sl_tile_shift_right(bytes, 4, 0x0f);
+        codes[2 * half] = sl_one_shift_right(bytes, 0, 0x0f);
+        codes[2 * half + 1] = sl_one_shift_right(bytes, 4, 0x0f);
     }
 }
 
@@ -210,7 +210,7 @@ SL_ALWAYS_INLINE void take_two_bits(const uint8_t *planes, __m512i codes[VECTORS
 {
     __m512i bytes = load64(planes);
     for (int plane = 0; plane < VECTORS; plane++) {
-        codes[plane] = sl_tile_shift_right(bytes, 2 * plane, 0x03);
+        codes[plane] = sl_one_shift_right(bytes, 2 * plane, 0x03);
     }
 }
 

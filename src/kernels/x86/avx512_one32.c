@@ -61,8 +61,8 @@ SL_ALWAYS_INLINE void prepare(const block_format format, const activation_block 
 SL_ALWAYS_INLINE void take_nibbles(const uint8_t *const block[STEP_BLOCKS], size_t offset, __m512i codes[2])
 {
     __m512i bytes = sl_one_load(block, offset);
-    codes[0] = sl_tile_shift_right(bytes, 0, 0x0f);
-    codes[1] = sl_tile_shift_right(bytes, 4, 0x0f);
+    codes[0] = sl_one_shift_right(bytes, 0, 0x0f);
+    codes[1] = sl_one_shift_right(bytes, 4, 0x0f);
 }
 
 /* Bit j of the four bytes at `offset` becomes the fifth bit of code j. */
@@ -257,10 +257,10 @@ SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *co
     }
     __m512i words = n_blocks == STEP_BLOCKS ? first_words(format, row) : first_words_at(row, at);
     __m512 d_x = _mm512_load_ps(x->d);
-    __m512 d = _mm512_mul_ps(format.has_e8m0_scale ? e8m0_scales(words) : sl_tile_halves(words), d_x);
+    __m512 d = _mm512_mul_ps(format.has_e8m0_scale ? e8m0_scales(words) : (__m512)sl_tile_halves((sl_lanes)words), d_x);
     __m512 m = _mm512_setzero_ps();
     if (format.has_minimum) {
-        m = _mm512_mul_ps(sl_tile_halves(_mm512_srli_epi32(words, 16)), d_x);
+        m = _mm512_mul_ps((__m512)sl_tile_halves((sl_lanes)words >> 16), d_x);
     }
     _Alignas(64) float terms[4][LANES]; /* two factors of each, and of the minimum */
     _mm512_store_ps(terms[0], d);

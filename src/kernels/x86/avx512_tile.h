@@ -6,9 +6,8 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "kernels/x86/avx2_math.h"
-
 enum {
+    SL_TILE_LANES = 16,
     SL_TILE_ROWS = 16,
     SL_TILE_TOKENS = 8, /* that share what was loaded of the weights; */
     SL_TILE_FEW = 3,    /* or so many */
@@ -16,13 +15,12 @@ enum {
     SL_TILE_FEWEST = 2  /* tokens below which rows are read faster by other loops, fewer at a time */
 };
 
-SL_ALWAYS_INLINE __m128i sl_tile_load16(const uint8_t *bytes)
-{
-    return _mm_loadu_si128((const __m128i *)bytes);
-}
+#include "kernels/x86/tile_lanes.inc"
+
+typedef __m512 sl_tile_sums; /* of all rows with one token */
 
 /* The 16 bytes at `offset` of every row, as four words: lane r of words[j] is word j of row r. */
-SL_ALWAYS_INLINE void sl_tile_words(const uint8_t *const row[SL_TILE_ROWS], size_t offset, __m512i words[4])
+SL_ALWAYS_INLINE void sl_tile_words(const uint8_t *const row[SL_TILE_LANES], size_t offset, sl_lanes words[4])
 {
     __m512i quarter[4]; /* 128-bit lane k of quarter[i] is row 4 k + i */
     for (int i = 0; i < 4; i++) {
@@ -35,37 +33,68 @@ SL_ALWAYS_INLINE void sl_tile_words(const uint8_t *const row[SL_TILE_ROWS], size
     __m512i low23 = _mm512_unpacklo_epi32(quarter[2], quarter[3]);
     __m512i high01 = _mm512_unpackhi_epi32(quarter[0], quarter[1]);
     __m512i high23 = _mm512_unpackhi_epi32(quarter[2], quarter[3]);
-    words[0] = _mm512_unpacklo_epi64(low01, low23);
-    words[1] = _mm512_unpackhi_epi64(low01, low23);
-    words[2] = _mm512_unpacklo_epi64(high01, high23);
-    words[3] = _mm512_unpackhi_epi64(high01, high23);
-}
-
-/* The four bytes at `offset` of every row. */
-SL_ALWAYS_INLINE __m512i sl_tile_word(const uint8_t *const row[SL_TILE_ROWS], size_t offset)
-{
-    uint32_t words[SL_TILE_ROWS];
-    for (int i = 0; i < SL_TILE_ROWS; i++) {
-        memcpy(&words[i], row[i] + offset, sizeof words[i]);
-    }
-    return _mm512_loadu_si512(words);
+    words[0] = (sl_lanes)_mm512_unpacklo_epi64(low01, low23);
+    words[1] = (sl_lanes)_mm512_unpackhi_epi64(low01, low23);
+    words[2] = (sl_lanes)_mm512_unpacklo_epi64(high01, high23);
+    words[3] = (sl_lanes)_mm512_unpackhi_epi64(high01, high23);
 }
 
 /* The low halves of the lanes as F16. */
-SL_ALWAYS_INLINE __m512 sl_tile_halves(__m512i words)
+SL_ALWAYS_INLINE sl_float_lanes sl_tile_halves(sl_lanes words)
 {
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+    return (sl_float_lanes)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)words));
 }
 
-/* Bits `mask` of every byte after a shift; what crosses a byte's border is masked away. */
-SL_ALWAYS_INLINE __m512i sl_tile_shift_right(__m512i bytes, int count, int mask)
+/* The F16 at `offset` of every row. */
+SL_ALWAYS_INLINE sl_float_lanes sl_tile_half(const uint8_t *const row[SL_TILE_LANES], size_t offset)
 {
-    return _mm512_and_si512(_mm512_srli_epi32(bytes, (unsigned)count), _mm512_set1_epi8((char)mask));
+    uint16_t halves[SL_TILE_LANES];
+    for (int i = 0; i < SL_TILE_LANES; i++) {
+        memcpy(&halves[i], row[i] + offset, sizeof halves[i]);
+    }
+    return (sl_float_lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)halves));
 }
 
-SL_ALWAYS_INLINE __m512i sl_tile_shift_left(__m512i bytes, int count, int mask)
+/* Bytes of `bytes`, of 16 at a time, where the bytes of `pattern` say; 0 where they are negative. */
+SL_ALWAYS_INLINE sl_lanes sl_tile_shuffle(sl_lanes bytes, sl_lanes pattern)
 {
-    return _mm512_and_si512(_mm512_slli_epi32(bytes, (unsigned)count), _mm512_set1_epi8((char)mask));
+    return (sl_lanes)_mm512_shuffle_epi8((__m512i)bytes, (__m512i)pattern);
+}
+
+SL_ALWAYS_INLINE sl_lanes sl_tile_add_bytes(sl_lanes a, sl_lanes b)
+{
+    return (sl_lanes)_mm512_add_epi8((__m512i)a, (__m512i)b);
+}
+
+SL_ALWAYS_INLINE sl_lanes sl_tile_repeat16(__m128i bytes)
+{
+    return (sl_lanes)_mm512_broadcast_i32x4(bytes);
+}
+
+/* Bytes plus `excess`, or less where all bits that `bit_of` has in a byte are set in `bits`. */
+SL_ALWAYS_INLINE sl_lanes sl_tile_apply_signs(sl_lanes magnitudes, sl_lanes bits, uint32_t bit_of, int excess)
+{
+    const __m512i middle = _mm512_set1_epi8((char)excess);
+    __mmask64 is_negative = _mm512_test_epi8_mask((__m512i)bits, _mm512_set1_epi32((int)bit_of));
+    __m512i sums = _mm512_add_epi8((__m512i)magnitudes, middle);
+    return (sl_lanes)_mm512_mask_sub_epi8(sums, is_negative, middle, (__m512i)magnitudes);
+}
+
+/* Four elements of a grid. */
+SL_ALWAYS_INLINE sl_lanes sl_tile_look_up_four(const uint32_t *grid, sl_lanes indices)
+{
+    return (sl_lanes)_mm512_i32gather_epi32((__m512i)indices, grid, 4);
+}
+
+/* The first or the second four elements of an entry of eight. */
+SL_ALWAYS_INLINE sl_lanes sl_tile_look_up_half(const uint64_t *grid, sl_lanes indices, int half)
+{
+    return (sl_lanes)_mm512_i32gather_epi32((__m512i)indices, (const uint8_t *)grid + 4 * half, 8);
+}
+
+SL_ALWAYS_INLINE void sl_tile_store(float *out, sl_tile_sums sums, uint32_t n_rows)
+{
+    _mm512_mask_storeu_ps(out, (__mmask16)((1u << n_rows) - 1), sums);
 }
 
 /* Four bytes of a token in every lane. */
