@@ -2,7 +2,7 @@
  *
  * A block of eight rows is turned so that rows are lanes (avx2_tile.h) before it is unpacked, which is then done for all of them
  * at once; what was unpacked of two times eight rows serves up to SL_TILE_PASS tokens, three at a time in registers. Fewer than
- * SL_TILE_FEWEST tokens go to avx2_one_grids.c, which takes fewer rows at a time.
+ * sl_tile_fewest tokens go to avx2_one_grids.c, which takes fewer rows at a time.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
  * Invariants:

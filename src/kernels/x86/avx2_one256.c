@@ -1,7 +1,6 @@
-/* Matrix products with 256-element blocks: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS.
+/* Matrix products of few tokens with 256-element blocks: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS.
  *
- * One row at a time, so that weights come in one sequential stream. A block is unpacked once, and its integer sums with
- * up to eight tokens come out of one tree into the lanes of one vector.
+ * One row at a time with one token at a time, so that weights come in one sequential stream.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
  * Invariants:
@@ -10,8 +9,7 @@
  * products fit int16 for all byte values: 2 * 63 * 127 and 2 * 127 * 127 are below 2^15.
  *   2. Pairs times an integer scale of at most 128 are summed in int32; generic/unpacked.h proves the sums fit. With
  *      unsigned codes the part before the offset is taken off fits too: 256 * 128 * 63 * 127 < 2^31.
- *   3. Tokens missing from a last tile are stood in for by the last token; their lanes are not stored.
- *   4. No byte outside the rows is read; prefetches may lie anywhere.
+ *   3. No byte outside the rows is read; prefetches may lie anywhere.
  * Threads: pure functions; any thread. */
 #include <immintrin.h>
 #include <string.h>
@@ -25,8 +23,7 @@ _Static_assert(2 * 63 * 127 <= INT16_MAX, "a pair of unsigned products fits int1
 _Static_assert(256 * 128 * 63 * 127 <= INT32_MAX, "the sum before the offset is taken off fits int32");
 
 enum {
-    GROUPS = 8, /* vectors of 32 codes in a block */
-    TOKENS = 8,
+    GROUPS = 8,             /* vectors of 32 codes in a block */
     AHEAD_BYTES = 2048,     /* how far the stream of weights is prefetched */
     WEIGHT_BYTES = 64 << 10 /* rows that stay in the second-level cache while all tokens pass */
 };

@@ -1,4 +1,4 @@
-/* Matrix products with 32-element blocks: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
+/* Matrix products of few tokens with 32-element blocks: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
  *
  * Eight rows go side by side: their codes of one block are unpacked once, and for each token eight integer sums come
  * out of one tree into the lanes of one vector, where one fused multiply-add serves eight outputs.

@@ -1,8 +1,7 @@
-/* Matrix products with blocks whose weights come from a grid: IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S.
+/* Matrix products of few tokens with blocks whose weights come from a grid: IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S.
  *
  * A block's indices, signs and scales are unpacked first, all at once; its elements follow in vectors of 32, looked up
- * when they are multiplied. One row at a time, so that weights come in one sequential stream; with up to eight tokens the
- * integer sums come out of one tree into the lanes of one vector.
+ * when they are multiplied. One row at a time with one token at a time, so that weights come in one sequential stream.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
  * Invariants:
@@ -12,8 +11,7 @@
  *   2. Pairs times an integer scale of at most 31 are summed in int32; generic/unpacked.h proves the sums fit. With the
  *      unsigned codes of IQ1 the part before the offset is taken off fits too: 256 * 15 * 18 * 127 < 2^31.
  *   3. Indices are cut to the bits they have, so a look-up stays in its grid whatever the bytes are.
- *   4. Tokens missing from a last tile are stood in for by the last token; their lanes are not stored.
- *   5. No byte outside the rows is read; prefetches may lie anywhere.
+ *   4. No byte outside the rows is read; prefetches may lie anywhere.
  * Threads: pure functions; any thread. */
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx2_grids.h"
@@ -22,7 +20,6 @@ _Static_assert(2 * 62 * 127 <= INT16_MAX, "a pair of products fits int16");
 _Static_assert(256 * 15 * 18 * 127 <= INT32_MAX, "the sum before the offset is taken off fits int32");
 
 enum {
-    TOKENS = 8,
     AHEAD_BYTES = 2048,     /* how far the stream of weights is prefetched */
     WEIGHT_BYTES = 64 << 10 /* rows that stay in the second-level cache while all tokens pass */
 };

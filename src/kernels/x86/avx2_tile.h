@@ -16,8 +16,7 @@ enum {
     SL_TILE_ROWS = SL_TILE_VECTORS * SL_TILE_LANES,
     SL_TILE_TOKENS = 3, /* that share what was loaded of the weights: their sums fill the registers; */
     SL_TILE_FEW = 2,    /* or so many */
-    SL_TILE_PASS = 128, /* tokens that share one unpacking */
-    SL_TILE_FEWEST = 2  /* tokens below which rows are read faster by other loops, fewer at a time */
+    SL_TILE_PASS = 128  /* tokens that share one unpacking */
 };
 
 #include "kernels/x86/tile_lanes.inc"
@@ -43,6 +42,16 @@ SL_ALWAYS_INLINE bool sl_tile_is_wide(int largest_code)
 SL_ALWAYS_INLINE int sl_tile_steps(int largest_code)
 {
     return largest_code <= 15 ? 8 : largest_code <= 31 ? 4 : largest_code <= 63 ? 2 : 1;
+}
+
+/* Tokens below which rows are read faster by other loops, fewer at a time. Measured: the more a tile costs to unpack, the more
+ * tokens it needs, and of 32-blocks the other loops take several tokens too. */
+SL_ALWAYS_INLINE uint32_t sl_tile_fewest(int largest_code, int block_elements)
+{
+    if (sl_tile_is_wide(largest_code)) {
+        return block_elements == 32 ? 8 : 3;
+    }
+    return sl_tile_steps(largest_code) == 2 ? 3 : 2;
 }
 
 /* The 16 bytes at `offset` of every row, as four words: lane r of words[j] is word j of row r. */
