@@ -72,9 +72,7 @@ bench: deps-bench
 		$(if $(PEER),--peer $(PEER)) --results bench/results.tsv
 
 bench-kernels: all
-	@$(BUILD)/tests/kernels/test_kernels --bandwidth 1
-	@$(BUILD)/tests/kernels/test_kernels --bandwidth 2
-	@$(BUILD)/tests/kernels/test_kernels --bench
+	@$(PYTHON) bench/kernels.py --test-kernels $(BUILD)/tests/kernels/test_kernels --results bench/results.tsv
 
 # PEER is a llama-bench, and PEER_AVX2, where there is one, the same program built for AVX2.
 bench-resident: all

@@ -8,6 +8,7 @@ import mmap
 import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 
@@ -36,13 +37,21 @@ def machine():
     return f"{model}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}"
 
 
-def append_results(bench, rows, path):
-    """One line a row, under the commit and the machine, so that runs can be compared later."""
+def compiler_of(program):
+    """What the program says it was built by."""
+    said = re.search(rb"GCC: \([^)]*\) ([0-9.]+)|(clang version [0-9.]+)", pathlib.Path(program).read_bytes())
+    if said is None:
+        return "unknown"
+    return f"gcc {said[1].decode()}" if said[1] else said[2].decode()
+
+
+def append_results(bench, rows, path, program):
+    """One line a row, under the commit, the machine and the compiler of the program, so that runs can be compared later."""
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     with path.open("a", encoding="utf-8") as file:
         if file.tell() == 0:
-            file.write("date\tcommit\tmachine\tbench\twhat\tmedian\tlowest\thighest\tn\n")
+            file.write("date\tcommit\tmachine\tcompiler\tbench\twhat\tmedian\tlowest\thighest\tn\n")
         for what, values, _, _ in rows:
-            file.write("\t".join([datetime.date.today().isoformat(), commit, machine(), bench, what,
+            file.write("\t".join([datetime.date.today().isoformat(), commit, machine(), compiler_of(program), bench, what,
                                   *(f"{value:.6g}" for value in (statistics.median(values), min(values), max(values))),
                                   str(len(values))]) + "\n")

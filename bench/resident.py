@@ -183,7 +183,7 @@ def main():
             rows += avx2_rows(model, options)
     print_table(rows)
     if options.results:
-        append_results("resident", rows, options.results)
+        append_results("resident", rows, options.results, options.sluice)
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ def main():
             rows.append(store_row(bench, resident))
     print_table(rows)
     if options.results:
-        append_results("streaming", rows, options.results)
+        append_results("streaming", rows, options.results, options.sluice)
 
 
 if __name__ == "__main__":

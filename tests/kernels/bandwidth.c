@@ -57,8 +57,7 @@ static void meet_task(void *argument, uint32_t worker, uint32_t n_workers)
     (void)n_workers;
 }
 
-/* One line of JSON: bytes per second in large pages, and seconds of a meeting. Returns whether it could be measured. */
-bool print_bandwidth(uint32_t n_threads)
+bool measure_bandwidth(uint32_t n_threads, bandwidth *measured)
 {
     sl_memory memory;
     sl_memory_init(&memory, NULL);
@@ -88,9 +87,19 @@ bool print_bandwidth(uint32_t n_threads)
         seconds = (now() - begin) / MEETINGS;
         meeting_seconds = seconds < meeting_seconds ? seconds : meeting_seconds;
     }
-    printf("{\"threads\": %u, \"read_bytes_per_s\": %.6g, \"meeting_s\": %.6g}\n", n_threads,
-           STREAM_BYTES / read_seconds, meeting_seconds);
+    *measured = (bandwidth){.read_bytes_per_s = STREAM_BYTES / read_seconds, .meeting_s = meeting_seconds};
     sl_workers_close(&workers);
     munmap(map, STREAM_BYTES + LARGE_PAGE);
+    return true;
+}
+
+bool print_bandwidth(uint32_t n_threads)
+{
+    bandwidth measured;
+    if (!measure_bandwidth(n_threads, &measured)) {
+        return false;
+    }
+    printf("{\"threads\": %u, \"read_bytes_per_s\": %.6g, \"meeting_s\": %.6g}\n", n_threads, measured.read_bytes_per_s,
+           measured.meeting_s);
     return true;
 }

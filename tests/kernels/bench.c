@@ -90,7 +90,7 @@ static double matmul_seconds(const sl_kernel_table *table, sl_type type, size_t 
     return seconds;
 }
 
-static void bench_matmul(const sl_kernel_table *table, sl_type type)
+static void bench_matmul(const sl_kernel_table *table, sl_type type, double read_bytes_per_s)
 {
     size_t bytes;
     double operations;
@@ -98,7 +98,8 @@ static void bench_matmul(const sl_kernel_table *table, sl_type type)
     printf("%-8s %-7s decode cached %6.2f GB/s %7.2f GFLOP/s", sl_isa_name(table->isa),
            sl_type_traits_of((int)type)->name, (double)bytes / seconds * 1e-9, operations / seconds * 1e-9);
     seconds = matmul_seconds(table, type, 192 << 20, 1, &bytes, &operations);
-    printf("   streamed %6.2f GB/s", (double)bytes / seconds * 1e-9);
+    printf("   streamed %6.2f GB/s, %4.2f of memory", (double)bytes / seconds * 1e-9,
+           (double)bytes / seconds / read_bytes_per_s);
     seconds = matmul_seconds(table, type, 512 << 10, PREFILL_TOKENS, &bytes, &operations);
     printf("   prefill %7.2f GFLOP/s%s\n", operations / seconds * 1e-9,
            sl_kernel_table_falls_back(table, type) ? " (generic)" : "");
@@ -275,9 +276,35 @@ static void bench_attentions(const sl_kernel_table *table, random_source *random
     }
 }
 
-void run_bench(const char *prefix)
+static bool is_wanted(const char *name, const char *prefix)
+{
+    return prefix == NULL || strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+/* Whether there is anything that the prefix names. */
+static bool names_something(const char *prefix)
+{
+    const sl_kernel_table table = table_of(SL_ISA_GENERIC);
+    for (int type = 0; type < SL_TYPE_COUNT; type++) {
+        if (table.matmul[type] != NULL && is_wanted(sl_type_traits_of(type)->name, prefix)) {
+            return true;
+        }
+    }
+    return strcmp(prefix, "attention") == 0;
+}
+
+bool run_bench(const char *prefix)
 {
     random_source random = {67};
+    bandwidth memory;
+    if (prefix != NULL && !names_something(prefix)) {
+        fprintf(stderr, "no products have weights whose name begins with '%s', such as Q4_K\n", prefix);
+        return false;
+    }
+    if (!measure_bandwidth(1, &memory)) {
+        return false;
+    }
+    printf("memory is read at %.2f GB/s by one thread\n", memory.read_bytes_per_s * 1e-9);
     for (int isa = SL_ISA_GENERIC; isa <= (int)sl_cpu_best_isa(); isa++) {
         sl_kernel_table table = table_of((sl_isa)isa);
         if (isa > SL_ISA_GENERIC) {
@@ -290,9 +317,8 @@ void run_bench(const char *prefix)
             }
         }
         for (int type = 0; type < SL_TYPE_COUNT; type++) {
-            if (table.matmul[type] != NULL &&
-                (prefix == NULL || strncmp(sl_type_traits_of(type)->name, prefix, strlen(prefix)) == 0)) {
-                bench_matmul(&table, (sl_type)type);
+            if (table.matmul[type] != NULL && is_wanted(sl_type_traits_of(type)->name, prefix)) {
+                bench_matmul(&table, (sl_type)type, memory.read_bytes_per_s);
             }
         }
         if (prefix == NULL) {
@@ -302,4 +328,5 @@ void run_bench(const char *prefix)
             bench_attentions(&table, &random);
         }
     }
+    return true;
 }

@@ -9,8 +9,7 @@
 int main(int argc, char **argv)
 {
     if ((argc == 2 || argc == 3) && strcmp(argv[1], "--bench") == 0) {
-        run_bench(argv[2]);
-        return 0;
+        return run_bench(argv[2]) ? 0 : 1;
     }
     if (argc == 3 && strcmp(argv[1], "--bandwidth") == 0) {
         return print_bandwidth((uint32_t)strtoul(argv[2], NULL, 10)) ? 0 : 1;

@@ -76,10 +76,20 @@ int run_matmul_tests(void);
 int run_row_tests(void);
 int run_attention_tests(void);
 int run_accuracy_tests(void);
-/* Prints speeds: of every kernel, of the products whose type's name begins with `prefix`, or
- * of "attention". */
-void run_bench(const char *prefix);
-/* Prints how fast memory is read and threads meet; false where that cannot be measured. */
+/* Prints speeds: of every kernel, of the products whose type's name begins with `prefix`, or of "attention"; those of
+ * weights that come from memory over how fast one thread reads it. false when there are none to print, or no memory to
+ * read. */
+bool run_bench(const char *prefix);
+
+/* In large pages, when nothing is computed, and what a meeting of threads takes. */
+typedef struct bandwidth {
+    double read_bytes_per_s;
+    double meeting_s;
+} bandwidth;
+
+/* false, with a line to stderr, where it cannot be measured. */
+bool measure_bandwidth(uint32_t n_threads, bandwidth *measured);
+/* Prints it as one line of JSON. */
 bool print_bandwidth(uint32_t n_threads);
 
 #endif
