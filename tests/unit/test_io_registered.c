@@ -16,7 +16,7 @@ enum { RANGE_BYTES = 16 * BLOCK_BYTES, PIECES_OF_RANGE = 4, N_RANGES = 8, MANY_F
 static struct {
     int table_errno, range_errno, file_errno; /* 0: does as it is told */
     bool forgets;                             /* says yes to a range and does not have it */
-    atomic_int submit_errno;                  /* of every submission for now; 0: none */
+    atomic_int submit_errno;                  /* with which every submission fails; 0: none does */
     atomic_uint n_tables, n_ranges, n_drops, n_files;
     atomic_uint n_range_reads, n_file_reads; /* submitted, by their places in the tables */
     atomic_uint n_waiting;                   /* the same, each time a submission was refused */
