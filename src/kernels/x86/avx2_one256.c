@@ -294,11 +294,11 @@ SL_ALWAYS_INLINE float multiply_one(const block_format format, const uint8_t *ro
     return sum;
 }
 
-#include "kernels/x86/avx2_one.inc"
+#include "kernels/x86/one_row.inc"
 
-DEFINE_MATMUL_ONE(q2_k)
-DEFINE_MATMUL_ONE(q3_k)
-DEFINE_MATMUL_ONE(q4_k)
-DEFINE_MATMUL_ONE(q5_k)
-DEFINE_MATMUL_ONE(q6_k)
-DEFINE_MATMUL_ONE(iq4_xs)
+DEFINE_MATMUL_ONE(avx2, q2_k)
+DEFINE_MATMUL_ONE(avx2, q3_k)
+DEFINE_MATMUL_ONE(avx2, q4_k)
+DEFINE_MATMUL_ONE(avx2, q5_k)
+DEFINE_MATMUL_ONE(avx2, q6_k)
+DEFINE_MATMUL_ONE(avx2, iq4_xs)

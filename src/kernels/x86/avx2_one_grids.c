@@ -19,21 +19,7 @@
 _Static_assert(2 * 62 * 127 <= INT16_MAX, "a pair of products fits int16");
 _Static_assert(256 * 15 * 18 * 127 <= INT32_MAX, "the sum before the offset is taken off fits int32");
 
-enum {
-    AHEAD_BYTES = 2048,     /* how far the stream of weights is prefetched */
-    WEIGHT_BYTES = 64 << 10 /* rows that stay in the second-level cache while all tokens pass */
-};
-
-typedef void header_fn(const uint8_t *source, sl_grid_header *header);
 typedef __m256i codes_fn(const uint8_t *source, const sl_grid_header *header, int group);
-
-/* What distinguishes the formats. Constant in every use. */
-typedef struct block_format {
-    header_fn *unpack_header;
-    codes_fn *codes;
-    size_t block_bytes;
-    bool has_signs; /* otherwise offsets */
-} block_format;
 
 SL_ALWAYS_INLINE __m256i look_up_four(const uint64_t *grid, unsigned a, unsigned b, unsigned c, unsigned d)
 {
@@ -99,20 +85,7 @@ SL_ALWAYS_INLINE __m256i codes_iq1_m(const uint8_t *source, const sl_grid_header
                            _mm256_andnot_si256(is_negative, _mm256_set1_epi8(2)));
 }
 
-static const block_format format_iq1_s = {sl_grid_header_iq1_s, codes_iq1_s, sizeof(sl_block_iq1_s), false};
-static const block_format format_iq1_m = {sl_grid_header_iq1_m, codes_iq1_m, sizeof(sl_block_iq1_m), false};
-static const block_format format_iq2_xxs = {sl_grid_header_iq2_xxs, codes_iq2_xxs, sizeof(sl_block_iq2_xxs), true};
-static const block_format format_iq2_xs = {sl_grid_header_iq2_xs, codes_iq2_xs, sizeof(sl_block_iq2_xs), true};
-static const block_format format_iq2_s = {sl_grid_header_iq2_s, codes_iq2_s, sizeof(sl_block_iq2_s), true};
-static const block_format format_iq3_xxs = {sl_grid_header_iq3_xxs, codes_iq3_xxs, sizeof(sl_block_iq3_xxs), true};
-static const block_format format_iq3_s = {sl_grid_header_iq3_s, codes_iq3_s, sizeof(sl_block_iq3_s), true};
-
-/* 32 codes and what turns the activation's sign. */
-typedef struct code_group {
-    __m256i codes;
-    __m256i signs; /* -1 or 1 */
-    __m256i scale;
-} code_group;
+#include "kernels/x86/one_grids.inc"
 
 /* -1 in byte j where bit j is set, 1 elsewhere. */
 SL_ALWAYS_INLINE __m256i signs_of(uint32_t bits)
@@ -124,65 +97,30 @@ SL_ALWAYS_INLINE __m256i signs_of(uint32_t bits)
     return _mm256_or_si256(_mm256_cmpeq_epi8(spread, bit_of), _mm256_set1_epi8(1));
 }
 
-SL_ALWAYS_INLINE code_group take_group(const block_format format, const uint8_t *source, const sl_grid_header *header,
-                                       int g)
+SL_ALWAYS_INLINE int32_t multiply_block(const block_format format, const uint8_t *source, const sl_grid_header *header,
+                                        const sl_block_act_q8_256 *x)
 {
-    return (code_group){
-        .codes = format.codes(source, header, g),
-        .signs = format.has_signs ? signs_of(header->signs[g]) : _mm256_setzero_si256(),
-        .scale = _mm256_shuffle_epi8(header->scales, _mm256_set1_epi16((short)((2 * g + 1) << 8 | 2 * g))),
-    };
-}
-
-SL_ALWAYS_INLINE __m256i add_products(const block_format format, const code_group *group, const int8_t *q, __m256i sum)
-{
-    __m256i y = _mm256_loadu_si256((const __m256i *)q);
-    __m256i pairs = _mm256_maddubs_epi16(group->codes, format.has_signs ? _mm256_sign_epi8(y, group->signs) : y);
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, group->scale));
-}
-
-SL_ALWAYS_INLINE __m256i take_offsets_off(const sl_grid_header *header, const sl_block_act_q8_256 *x, __m256i sum)
-{
-    return _mm256_sub_epi32(sum, _mm256_madd_epi16(header->offsets, _mm256_loadu_si256((const __m256i *)x->sums)));
-}
-
-SL_ALWAYS_INLINE int32_t sum_lanes(__m256i v)
-{
-    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
-    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
-}
-
-/* One row with one token. */
-SL_ALWAYS_INLINE float multiply_one(const block_format format, const uint8_t *row, uint32_t n_blocks,
-                                    const sl_block_act_q8_256 *x)
-{
-    float sum = 0.0f;
-    for (uint32_t b = 0; b < n_blocks; b++, row += format.block_bytes) {
-        for (size_t line = 0; line < format.block_bytes; line += 64) {
-            _mm_prefetch((const void *)((uintptr_t)row + AHEAD_BYTES + line), _MM_HINT_T0);
+    __m256i sums = _mm256_setzero_si256();
+    for (int g = 0; g < SL_GRID_GROUPS; g++) {
+        __m256i y = _mm256_loadu_si256((const __m256i *)(x->q + 32 * g));
+        if (format.has_signs) {
+            y = _mm256_sign_epi8(y, signs_of(header->signs[g]));
         }
-        sl_grid_header header;
-        format.unpack_header(row, &header);
-        __m256i products = _mm256_setzero_si256();
-        for (int g = 0; g < SL_GRID_GROUPS; g++) {
-            code_group group = take_group(format, row, &header, g);
-            products = add_products(format, &group, x[b].q + 32 * g, products);
-        }
-        if (!format.has_signs) {
-            products = take_offsets_off(&header, &x[b], products);
-        }
-        sum = fmaf(header.d * x[b].d, (float)sum_lanes(products), sum);
+        __m256i pairs = _mm256_maddubs_epi16(format.codes(source, header, g), y);
+        __m256i scale = _mm256_shuffle_epi8(header->scales, _mm256_set1_epi16((short)((2 * g + 1) << 8 | 2 * g)));
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, scale));
     }
-    return sum;
+    if (!format.has_signs) {
+        __m256i group_sums = _mm256_loadu_si256((const __m256i *)x->sums);
+        sums = _mm256_sub_epi32(sums, _mm256_madd_epi16(header->offsets, group_sums));
+    }
+    return sum_lanes(sums);
 }
 
-#include "kernels/x86/avx2_one.inc"
-
-DEFINE_MATMUL_ONE(iq1_s)
-DEFINE_MATMUL_ONE(iq1_m)
-DEFINE_MATMUL_ONE(iq2_xxs)
-DEFINE_MATMUL_ONE(iq2_xs)
-DEFINE_MATMUL_ONE(iq2_s)
-DEFINE_MATMUL_ONE(iq3_xxs)
-DEFINE_MATMUL_ONE(iq3_s)
+DEFINE_MATMUL_ONE(avx2, iq1_s)
+DEFINE_MATMUL_ONE(avx2, iq1_m)
+DEFINE_MATMUL_ONE(avx2, iq2_xxs)
+DEFINE_MATMUL_ONE(avx2, iq2_xs)
+DEFINE_MATMUL_ONE(avx2, iq2_s)
+DEFINE_MATMUL_ONE(avx2, iq3_xxs)
+DEFINE_MATMUL_ONE(avx2, iq3_s)

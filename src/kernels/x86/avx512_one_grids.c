@@ -19,21 +19,9 @@
 
 _Static_assert(4 * 62 * 127 <= INT16_MAX, "four products fit int16");
 
-enum {
-    PAIRS = SL_GRID_GROUPS / 2, /* vectors of 64 codes in a block */
-    AHEAD_BYTES = 2048          /* how far the stream of weights is prefetched */
-};
+enum { PAIRS = SL_GRID_GROUPS / 2 /* vectors of 64 codes in a block */ };
 
-typedef void header_fn(const uint8_t *source, sl_grid_header *header);
 typedef __m512i codes_fn(const uint8_t *source, const sl_grid_header *header, int pair);
-
-/* What distinguishes the formats. Constant in every use. */
-typedef struct block_format {
-    header_fn *unpack_header;
-    codes_fn *codes;
-    size_t block_bytes;
-    bool has_signs; /* otherwise offsets */
-} block_format;
 
 SL_ALWAYS_INLINE __m128i load16(const void *bytes)
 {
@@ -98,26 +86,13 @@ SL_ALWAYS_INLINE __m512i codes_iq1_m(const uint8_t *source, const sl_grid_header
     return _mm512_mask_or_epi64(codes, is_positive, codes, _mm512_set1_epi8(2));
 }
 
-static const block_format format_iq1_s = {sl_grid_header_iq1_s, codes_iq1_s, sizeof(sl_block_iq1_s), false};
-static const block_format format_iq1_m = {sl_grid_header_iq1_m, codes_iq1_m, sizeof(sl_block_iq1_m), false};
-static const block_format format_iq2_xxs = {sl_grid_header_iq2_xxs, codes_iq2_xxs, sizeof(sl_block_iq2_xxs), true};
-static const block_format format_iq2_xs = {sl_grid_header_iq2_xs, codes_iq2_xs, sizeof(sl_block_iq2_xs), true};
-static const block_format format_iq2_s = {sl_grid_header_iq2_s, codes_iq2_s, sizeof(sl_block_iq2_s), true};
-static const block_format format_iq3_xxs = {sl_grid_header_iq3_xxs, codes_iq3_xxs, sizeof(sl_block_iq3_xxs), true};
-static const block_format format_iq3_s = {sl_grid_header_iq3_s, codes_iq3_s, sizeof(sl_block_iq3_s), true};
+#include "kernels/x86/one_grids.inc"
 
 /* Lane i of eight: the scale of the codes 4 i to 4 i + 3 of vector `pair`, from the layout of the header in int32. */
 SL_ALWAYS_INLINE __m512i scales_of(__m512i scales, int pair)
 {
     const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 8, 8, 8, 8, 1, 1, 1, 1, 9, 9, 9, 9);
     return _mm512_permutexvar_epi32(_mm512_add_epi32(first, _mm512_set1_epi32(2 * pair)), scales);
-}
-
-SL_ALWAYS_INLINE int32_t sum_lanes(__m256i v)
-{
-    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
-    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
 }
 
 SL_ALWAYS_INLINE int32_t multiply_block(const block_format format, const uint8_t *source, const sl_grid_header *header,
@@ -143,39 +118,10 @@ SL_ALWAYS_INLINE int32_t multiply_block(const block_format format, const uint8_t
     return sum_lanes(eight);
 }
 
-SL_ALWAYS_INLINE float multiply_row(const block_format format, const uint8_t *row, uint32_t n_blocks,
-                                    const sl_block_act_q8_256 *x)
-{
-    float sum = 0.0f;
-    for (uint32_t b = 0; b < n_blocks; b++, row += format.block_bytes) {
-        for (size_t line = 0; line < format.block_bytes; line += 64) {
-            _mm_prefetch((const void *)((uintptr_t)row + AHEAD_BYTES + line), _MM_HINT_T0);
-        }
-        sl_grid_header header;
-        format.unpack_header(row, &header);
-        sum = fmaf(header.d * x[b].d, (float)multiply_block(format, row, &header, &x[b]), sum);
-    }
-    return sum;
-}
-
-#define DEFINE_MATMUL(type)                                                                                            \
-    void sl_avx512_matmul_one_##type(const void *weights, size_t row_bytes, uint32_t n_columns, uint32_t first_row,    \
-                                     uint32_t end_row, const void *activations, size_t activation_stride,              \
-                                     uint32_t n_tokens, float *out, size_t out_stride)                                 \
-    {                                                                                                                  \
-        for (uint32_t t = 0; t < n_tokens; t++) {                                                                      \
-            const void *x = (const uint8_t *)activations + t * activation_stride;                                      \
-            for (uint32_t r = first_row; r < end_row; r++) {                                                           \
-                const uint8_t *row = (const uint8_t *)weights + r * row_bytes;                                         \
-                out[t * out_stride + r] = multiply_row(format_##type, row, n_columns / SL_QK_K, x);                    \
-            }                                                                                                          \
-        }                                                                                                              \
-    }
-
-DEFINE_MATMUL(iq1_s)
-DEFINE_MATMUL(iq1_m)
-DEFINE_MATMUL(iq2_xxs)
-DEFINE_MATMUL(iq2_xs)
-DEFINE_MATMUL(iq2_s)
-DEFINE_MATMUL(iq3_xxs)
-DEFINE_MATMUL(iq3_s)
+DEFINE_MATMUL_ONE(avx512, iq1_s)
+DEFINE_MATMUL_ONE(avx512, iq1_m)
+DEFINE_MATMUL_ONE(avx512, iq2_xxs)
+DEFINE_MATMUL_ONE(avx512, iq2_xs)
+DEFINE_MATMUL_ONE(avx512, iq2_s)
+DEFINE_MATMUL_ONE(avx512, iq3_xxs)
+DEFINE_MATMUL_ONE(avx512, iq3_s)
