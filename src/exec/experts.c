@@ -249,14 +249,11 @@ static void gate_up_task(void *argument, uint32_t worker, uint32_t n_workers)
     const experts_run *experts = argument;
     const sl_step_run *run = experts->run;
     const sl_op_attributes *attributes = &run->step->attributes;
-    uint32_t piece_rows = sl_piece_rows(
-        attributes->n_ff, sl_type_row_bytes(attributes->gate_type, run->step->inputs[0].width), n_workers);
-    uint32_t n_pieces = sl_pieces_of(attributes->n_ff, piece_rows);
-    uint32_t piece = 0;
-    while (sl_workers_next(run->executor->config.workers, experts->n_ready * n_pieces, worker, &piece)) {
-        uint32_t begin = piece % n_pieces * piece_rows;
-        gate_up_rows(experts, &run->executor->ready[piece / n_pieces], begin,
-                     sl_piece_end(begin, piece_rows, attributes->n_ff));
+    sl_pieces pieces =
+        sl_pieces_of(attributes->n_ff, sl_type_row_bytes(attributes->gate_type, run->step->inputs[0].width), n_workers);
+    sl_rows rows;
+    while (sl_next_rows(run->executor->config.workers, &pieces, experts->n_ready, worker, &rows)) {
+        gate_up_rows(experts, &run->executor->ready[rows.matrix], rows.begin, rows.end);
     }
 }
 
@@ -290,16 +287,14 @@ static void down_task(void *argument, uint32_t worker, uint32_t n_workers)
     uint32_t i_hidden = run->outputs[SL_EXPERTS_HIDDEN] != NULL ? SL_EXPERTS_HIDDEN : SL_EXPERTS_GATE;
     const sl_place *hidden = &step->outputs[i_hidden];
     uint64_t row_bytes = sl_type_row_bytes(attributes->down_type, attributes->n_ff);
-    uint32_t piece_rows = sl_piece_rows(n_embd, row_bytes, n_workers);
-    uint32_t n_pieces = sl_pieces_of(n_embd, piece_rows);
-    uint32_t piece = 0;
-    while (sl_workers_next(run->executor->config.workers, experts->n_ready * n_pieces, worker, &piece)) {
-        const sl_expert_view *view = &run->executor->ready[piece / n_pieces];
-        uint32_t begin = piece % n_pieces * piece_rows;
+    sl_pieces pieces = sl_pieces_of(n_embd, row_bytes, n_workers);
+    sl_rows rows;
+    while (sl_next_rows(run->executor->config.workers, &pieces, experts->n_ready, worker, &rows)) {
+        const sl_expert_view *view = &run->executor->ready[rows.matrix];
         uint32_t place = first_place(experts, view->expert);
         uint32_t n_tokens = end_place(experts, view->expert) - place;
         run->kernels->matmul[attributes->down_type](
-            view->matrices[2], row_bytes, attributes->n_ff, begin, sl_piece_end(begin, piece_rows, n_embd),
+            view->matrices[2], row_bytes, attributes->n_ff, rows.begin, rows.end,
             (char *)run->outputs[i_hidden] + hidden->row_bytes * place, hidden->row_bytes, n_tokens,
             sl_float_row_of(run->outputs[SL_EXPERTS_PAIR_OUT], &step->outputs[SL_EXPERTS_PAIR_OUT], place), n_embd);
     }

@@ -134,18 +134,15 @@ static void matmul_rows(const sl_step_run *run, uint32_t i_weight, uint32_t begi
 static void matmul_task(void *argument, uint32_t worker, uint32_t n_workers)
 {
     const sl_step_run *run = argument;
-    uint32_t n_rows = width_of(&run->step->outputs[0]);
-    uint32_t piece_rows = sl_piece_rows(n_rows, run->step->inputs[1].row_bytes, n_workers);
-    uint32_t piece = 0;
-    while (sl_workers_next(run->executor->config.workers, sl_pieces_of(n_rows, piece_rows), worker, &piece)) {
-        uint32_t begin = piece * piece_rows;
-        uint32_t end = sl_piece_end(begin, piece_rows, n_rows);
+    sl_pieces pieces = sl_pieces_of(width_of(&run->step->outputs[0]), run->step->inputs[1].row_bytes, n_workers);
+    sl_rows rows;
+    while (sl_next_rows(run->executor->config.workers, &pieces, 1, worker, &rows)) {
         float *out = run->outputs[0];
-        matmul_rows(run, 1, begin, end, out);
+        matmul_rows(run, 1, rows.begin, rows.end, out);
         const float *bias = run->inputs[2];
         for (uint32_t row = 0; row < run->rows && bias != NULL; row++) {
-            float *y = sl_float_row_of(out, &run->step->outputs[0], row) + begin;
-            run->kernels->add(y, bias + begin, end - begin, y);
+            float *y = sl_float_row_of(out, &run->step->outputs[0], row) + rows.begin;
+            run->kernels->add(y, bias + rows.begin, rows.end - rows.begin, y);
         }
     }
 }
@@ -154,18 +151,17 @@ static void matmul_task(void *argument, uint32_t worker, uint32_t n_workers)
 static void matmul_swiglu_task(void *argument, uint32_t worker, uint32_t n_workers)
 {
     const sl_step_run *run = argument;
-    uint32_t n_rows = width_of(&run->step->outputs[0]);
-    uint32_t piece_rows = sl_piece_rows(n_rows, run->step->inputs[1].row_bytes, n_workers);
-    uint32_t piece = 0;
-    while (sl_workers_next(run->executor->config.workers, sl_pieces_of(n_rows, piece_rows), worker, &piece)) {
-        uint32_t begin = piece * piece_rows;
-        uint32_t end = sl_piece_end(begin, piece_rows, n_rows);
-        matmul_rows(run, 1, begin, end, run->outputs[0]);
-        matmul_rows(run, 2, begin, end, run->outputs[SL_SWIGLU_UP]);
+    const sl_place *gates = &run->step->outputs[0];
+    const sl_place *ups = &run->step->outputs[SL_SWIGLU_UP];
+    sl_pieces pieces = sl_pieces_of(width_of(gates), run->step->inputs[1].row_bytes, n_workers);
+    sl_rows rows;
+    while (sl_next_rows(run->executor->config.workers, &pieces, 1, worker, &rows)) {
+        matmul_rows(run, 1, rows.begin, rows.end, run->outputs[0]);
+        matmul_rows(run, 2, rows.begin, rows.end, run->outputs[SL_SWIGLU_UP]);
         for (uint32_t row = 0; row < run->rows; row++) {
-            float *gate = sl_float_row_of(run->outputs[0], &run->step->outputs[0], row) + begin;
-            const float *up = sl_float_row(run->outputs[SL_SWIGLU_UP], &run->step->outputs[SL_SWIGLU_UP], row) + begin;
-            run->kernels->swiglu(gate, up, end - begin, gate);
+            float *gate = sl_float_row_of(run->outputs[0], gates, row) + rows.begin;
+            const float *up = sl_float_row(run->outputs[SL_SWIGLU_UP], ups, row) + rows.begin;
+            run->kernels->swiglu(gate, up, rows.end - rows.begin, gate);
         }
     }
 }

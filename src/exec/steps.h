@@ -43,26 +43,40 @@ typedef struct sl_step_run {
     uint32_t rows;
 } sl_step_run;
 
-/* The rows of a weight are given out in pieces: long enough for the memory to stream, short enough that the workers
- * finish together. Whole cache lines of outputs. One worker takes them all at once. */
+/* How the rows of a matrix, or of several of one shape, are given out: in pieces long enough for the memory to stream,
+ * short enough that the workers finish together. Whole cache lines of outputs. One worker takes a matrix at once. */
 enum { SL_PIECE_BYTES = 128 << 10, SL_PIECE_GRAIN = 16 };
 
-static inline uint32_t sl_piece_rows(uint32_t n_rows, uint64_t row_bytes, uint32_t n_workers)
+typedef struct sl_pieces {
+    uint32_t n_rows;
+    uint32_t piece_rows;
+    uint32_t n_pieces; /* of a matrix */
+} sl_pieces;
+
+static inline sl_pieces sl_pieces_of(uint32_t n_rows, uint64_t row_bytes, uint32_t n_workers)
 {
     uint64_t n_grains = SL_PIECE_BYTES / (row_bytes * SL_PIECE_GRAIN + 1);
-    return n_workers == 1 ? n_rows : (uint32_t)(n_grains < 1 ? 1 : n_grains) * SL_PIECE_GRAIN;
+    uint32_t piece_rows = n_workers == 1 ? n_rows : (uint32_t)(n_grains < 1 ? 1 : n_grains) * SL_PIECE_GRAIN;
+    return (sl_pieces){n_rows, piece_rows, (n_rows + piece_rows - 1) / piece_rows};
 }
 
-/* How many pieces `n_rows` rows make. */
-static inline uint32_t sl_pieces_of(uint32_t n_rows, uint32_t piece_rows)
-{
-    return (n_rows + piece_rows - 1) / piece_rows;
-}
+/* Rows [begin, end) of one of the matrices. */
+typedef struct sl_rows {
+    uint32_t matrix, begin, end;
+} sl_rows;
 
-/* The end of the piece that begins with row `begin`. */
-static inline uint32_t sl_piece_end(uint32_t begin, uint32_t piece_rows, uint32_t n_rows)
+/* The next rows for this worker, as sl_workers_next has it; false when none are left. */
+static inline bool sl_next_rows(sl_workers *workers, const sl_pieces *pieces, uint32_t n_matrices, uint32_t worker,
+                                sl_rows *rows)
 {
-    return n_rows - begin < piece_rows ? n_rows : begin + piece_rows;
+    uint32_t piece = 0;
+    if (!sl_workers_next(workers, n_matrices * pieces->n_pieces, worker, &piece)) {
+        return false;
+    }
+    rows->matrix = piece / pieces->n_pieces;
+    rows->begin = piece % pieces->n_pieces * pieces->piece_rows;
+    rows->end = pieces->n_rows - rows->begin < pieces->piece_rows ? pieces->n_rows : rows->begin + pieces->piece_rows;
+    return true;
 }
 
 static inline const float *sl_float_row(const void *base, const sl_place *place, uint32_t row)
