@@ -123,8 +123,8 @@ static sluice_status check_run(const sl_executor *executor, const sl_run *run, s
     return SLUICE_OK;
 }
 
-/* Tell the predictor that a token, or a chunk of them, is on its way through the layers. Returns whether it wants the
- * steps that are for hints alone. */
+/* Tell the predictor that a token, or a chunk of them, is on its way through the layers, unless everything is in memory.
+ * Returns whether it wants the steps that are for hints alone. */
 static bool begin_pass(sl_executor *executor, const sl_run *run)
 {
     sl_predictor *predictor = executor->config.predictor;
@@ -133,7 +133,9 @@ static bool begin_pass(sl_executor *executor, const sl_run *run)
     while (i_step < program->n_steps && program->steps[i_step].kind != SL_OP_EXPERTS) {
         i_step++;
     }
-    if (predictor == NULL || i_step == program->n_steps) {
+    executor->with_hints =
+        predictor != NULL && i_step < program->n_steps && !sl_store_is_settled(executor->config.store);
+    if (!executor->with_hints) {
         return false;
     }
     sl_store_counters counters;

@@ -54,10 +54,10 @@ static uint32_t sort_pairs(sl_executor *executor, const uint32_t *ids, uint32_t 
 /* Tell the store what the layer after this one will probably need, as far as the predictor knows without its router. */
 static void hint_next_layer(sl_executor *executor, uint32_t layer, const uint32_t *ids, uint32_t n_rows)
 {
-    sl_predictor *predictor = executor->config.predictor;
-    if (predictor == NULL) {
+    if (!executor->with_hints) {
         return;
     }
+    sl_predictor *predictor = executor->config.predictor;
     uint32_t next_layer = (layer + 1) % sl_store_n_layers(executor->config.store);
     const uint32_t *experts = NULL;
     sl_predictor_record(predictor, layer, ids, n_rows);

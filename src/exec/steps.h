@@ -16,6 +16,7 @@ struct sl_executor {
     sl_executor_config config;
     uint32_t n_workers;
     sl_demand demand;
+    bool with_hints; /* this run tells the store what it will probably need */
 
     /* Per worker, `stride` floats apart: [n_workers][...] */
     float *attention_scratch; /* owned */

@@ -41,12 +41,24 @@ void sl_store_count_read(sl_store *store, uint32_t layer, uint64_t now_ns)
     meter_stop(&store->meters[store->n_layers], now_ns);
 }
 
+/* A layer's counters, settled requests included. */
+static sl_store_counters counters_of(const sl_store *store, uint32_t layer)
+{
+    const sl_store_meter *meter = &store->meters[layer];
+    sl_store_counters counters = meter->counters;
+    uint64_t settled_hits = atomic_load_explicit(&meter->settled_hits, memory_order_relaxed);
+    counters.requests += settled_hits;
+    counters.hits += settled_hits;
+    return counters;
+}
+
 void sl_store_counters_get(sl_store *store, sl_store_counters *total)
 {
     *total = (sl_store_counters){0};
     pthread_mutex_lock(&store->lock);
     for (uint32_t i_layer = 0; i_layer < store->n_layers; i_layer++) {
-        const sl_store_counters *layer = &store->meters[i_layer].counters;
+        const sl_store_counters counters = counters_of(store, i_layer);
+        const sl_store_counters *layer = &counters;
         total->requests += layer->requests;
         total->hits += layer->hits;
         total->misses += layer->misses;
@@ -75,7 +87,7 @@ bool sl_store_layer_counters_get(sl_store *store, uint32_t layer, sl_store_count
         return false;
     }
     pthread_mutex_lock(&store->lock);
-    *counters = store->meters[layer].counters;
+    *counters = counters_of(store, layer);
     counters->busy_ns = busy_ns(&store->meters[layer]);
     pthread_mutex_unlock(&store->lock);
     return true;
@@ -87,6 +99,7 @@ void sl_store_counters_reset(sl_store *store)
     uint64_t now_ns = sl_clock_ns();
     for (uint32_t i_meter = 0; i_meter <= store->n_layers; i_meter++) {
         store->meters[i_meter].counters = (sl_store_counters){0};
+        atomic_store_explicit(&store->meters[i_meter].settled_hits, 0, memory_order_relaxed);
         store->meters[i_meter].busy_since_ns = now_ns;
     }
     for (uint32_t index = 0; index < store->max_slots; index++) {

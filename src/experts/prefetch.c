@@ -163,7 +163,7 @@ static void set_hint(sl_store *store, uint32_t layer, const uint32_t *experts, u
 
 void sl_store_prefetch(sl_store *store, uint32_t layer, const uint32_t *experts, uint32_t n_experts)
 {
-    if (layer >= store->n_layers) {
+    if (layer >= store->n_layers || sl_store_is_settled(store)) {
         return;
     }
     pthread_mutex_lock(&store->lock);

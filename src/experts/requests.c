@@ -9,7 +9,8 @@
  *   WITHOUT_SLOT -'
  *     [give_slots, or join when another request's slot starts reading the same expert]
  *
- * Threads: the public functions take the lock; the others are called with it. */
+ * A settled request has HIT, DELIVERED and RELEASED alone, is on no list and pins nothing (settled.c).
+ * Threads: the public functions take the lock, except for settled requests; the others are called with it. */
 #include "experts/store_internal.h"
 
 #include <inttypes.h>
@@ -175,6 +176,7 @@ sluice_status sl_store_begin_chunk(sl_store *store, sl_store_request *request, u
                                    sluice_error *error)
 {
     request->n_experts = 0;
+    request->settled = false;
     request->status = SLUICE_OK;
     SL_TRY(check_request(store, layer, experts, n_experts, error));
     request->layer = layer;
@@ -186,6 +188,10 @@ sluice_status sl_store_begin_chunk(sl_store *store, sl_store_request *request, u
     request->first_without_slot = 0;
     request->progress = progress;
     request->next = NULL;
+    request->settled = sl_settled_begin(store, request);
+    if (request->settled) {
+        return SLUICE_OK;
+    }
 
     pthread_mutex_lock(&store->lock);
     request->time = store->time;
@@ -341,19 +347,36 @@ sluice_status sl_store_wait(sl_store *store, sl_store_request *request, sl_exper
     if (capacity == 0) {
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT, "room for at least 1 expert is needed to wait, found 0");
     }
+    if (request->settled) {
+        *n_ready = deliver(store, request, ready, capacity);
+        return SLUICE_OK;
+    }
     pthread_mutex_lock(&store->lock);
     sluice_status status = wait_locked(store, request, ready, capacity, n_ready, error);
     pthread_mutex_unlock(&store->lock);
     return status;
 }
 
+/* DELIVERED -> RELEASED; false when the view is none of the request's. */
+static bool release_entry(sl_store_request *request, const sl_expert_view *view)
+{
+    if (view->index >= request->n_experts ||
+        request->progress[view->index] != sl_entry_word(SL_ENTRY_DELIVERED, view->slot)) {
+        return false;
+    }
+    request->progress[view->index] = sl_entry_word(SL_ENTRY_RELEASED, SL_NO_SLOT);
+    request->n_released++;
+    return true;
+}
+
 void sl_store_release(sl_store *store, sl_store_request *request, const sl_expert_view *view)
 {
+    if (request->settled) {
+        (void)release_entry(request, view);
+        return;
+    }
     pthread_mutex_lock(&store->lock);
-    if (view->index < request->n_experts &&
-        request->progress[view->index] == sl_entry_word(SL_ENTRY_DELIVERED, view->slot)) {
-        request->progress[view->index] = sl_entry_word(SL_ENTRY_RELEASED, SL_NO_SLOT);
-        request->n_released++;
+    if (release_entry(request, view)) {
         sl_slot_unpin(store, view->slot);
         sl_requests_give_slots(store);
         sl_hints_read(store);
@@ -361,9 +384,9 @@ void sl_store_release(sl_store *store, sl_store_request *request, const sl_exper
     pthread_mutex_unlock(&store->lock);
 }
 
-void sl_store_end(sl_store *store, sl_store_request *request)
+/* Take an open request off the list, and its pins away. */
+static void end_locked(sl_store *store, sl_store_request *request)
 {
-    pthread_mutex_lock(&store->lock);
     sl_store_request **link = &store->requests;
     while (*link != NULL && *link != request) {
         link = &(*link)->next;
@@ -378,8 +401,19 @@ void sl_store_end(sl_store *store, sl_store_request *request)
         sl_requests_give_slots(store);
         sl_hints_read(store);
     }
+}
+
+void sl_store_end(sl_store *store, sl_store_request *request)
+{
+    if (request->settled) {
+        sl_settled_end(store);
+    } else {
+        pthread_mutex_lock(&store->lock);
+        end_locked(store, request);
+        pthread_mutex_unlock(&store->lock);
+    }
+    request->settled = false;
     request->n_experts = 0;
     request->n_without_slot = 0;
     request->next = NULL;
-    pthread_mutex_unlock(&store->lock);
 }

@@ -104,6 +104,7 @@ void sl_arena_close(sl_store *store)
 static void limit_and_wait(sl_store *store, uint32_t n_slots)
 {
     pthread_mutex_lock(&store->lock);
+    sl_store_unsettle(store);
     sl_slots_limit(store, n_slots);
     while (store->n_leaving > 0) {
         pthread_cond_wait(&store->slots_left, &store->lock);

@@ -43,6 +43,7 @@ static void empty_slot(sl_store *store, uint32_t index)
         slot->unasked = false;
     }
     *sl_slot_place(store, slot->layer, slot->expert) = SL_NO_SLOT;
+    store->n_ready -= slot->state == SL_SLOT_READY ? 1 : 0;
     store->policy->type->evict(store->policy, index);
     slot->state = SL_SLOT_ABSENT;
     if (index < store->n_slots) {
@@ -154,6 +155,7 @@ void sl_slots_limit(sl_store *store, uint32_t n_slots)
         pthread_cond_broadcast(&store->slot_ready); /* the slot they hoped for may be out of their reach */
     }
     sl_hints_read(store);
+    sl_store_settle(store);
 }
 
 /* The first free slot is the expert's: ABSENT -> QUEUED. */
@@ -214,6 +216,8 @@ static void become_ready(sl_store *store, sl_slot *slot)
 {
     slot->state = SL_SLOT_READY;
     slot->arrival = store->n_arrivals++;
+    store->n_ready++;
+    sl_store_settle(store);
     if (slot->n_pins > 0) {
         pthread_cond_broadcast(&store->slot_ready);
     }
@@ -284,7 +288,7 @@ void sl_slot_ask(sl_store *store, uint32_t index)
     if (!slot->unasked) {
         return;
     }
-    slot->unasked = false;
+    __atomic_store_n(&slot->unasked, false, __ATOMIC_RELAXED);
     slot->abandoned = false;
     sl_store_counters *counters = &store->meters[slot->layer].counters;
     counters->prefetch_used++;

@@ -28,6 +28,9 @@
  *      not ABSENT. So a request waits for none of them but those it holds, and whoever made them fewer waits only for
  *      what requests wait for too; by (8) it waits for ever only where a caller keeps what it was given.
  *
+ * (12) A settled store (settled.c) changes no slot: all experts are READY, and only a change of n_slots, which unsettles it
+ *      first and waits for the requests that rely on it, makes one give way.
+ *
  * States of a slot
  *
  *           [sl_slot_take]        [sl_slot_start_reading]          [finish_reading]
@@ -48,12 +51,12 @@
  *    n_pins rises in [give_slots_to, join] and falls in [sl_slot_unpin].
  *
  * Files: store.c opens and closes; resize.c has the arena; geometry.c places bytes; slots.c moves slots; requests.c
- * serves callers; prefetch.c reads ahead; counters.c counts; policy.h is what an eviction policy has to do; lru.c keeps
+ * serves callers; settled.c does without the lock where nothing can be missed; prefetch.c reads ahead; counters.c counts; policy.h is what an eviction policy has to do; lru.c keeps
  * a list, ranked.c keeps any other order, of lfru.c, pinned.c, placement.c or reuse.c; predict.h says what to read
  * ahead; replay.h plays recordings against all of it.
  *
  * Threads: callers' threads and the engine's threads (sl_slot_read_done). Everything below "guarded" in sl_store
- * belongs to the holder of the lock, and so do the fields of open requests and their progress words. A READING slot's
+ * belongs to the holder of the lock, and so do the fields of open requests and their progress words, except settled ones. A READING slot's
  * bytes and sl_reads belong to the engine, a READY slot's bytes to whoever pins it, for reading. Locks are taken in the
  * order resize_lock, lock, the engine's; log functions are called under the second and must not call the store. */
 #include "experts/store.h"

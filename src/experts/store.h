@@ -98,6 +98,7 @@ typedef struct sl_store_request {
     uint64_t time;      /* in the store's count of experts asked for, of the first in the list */
     uint64_t *progress; /* borrowed until sl_store_end: [n_experts] words of scratch from the caller */
     struct sl_store_request *next;
+    bool settled;         /* goes without the lock */
     sluice_status status; /* of the first failed read it waited for */
     sluice_error error;
 } sl_store_request;
@@ -123,6 +124,10 @@ SLUICE_NODISCARD sluice_status sl_store_begin_chunk(sl_store *store, sl_store_re
  * waiting again. A failed read is that read's error; the request must then be ended. */
 SLUICE_NODISCARD sluice_status sl_store_wait(sl_store *store, sl_store_request *request, sl_expert_view *ready,
                                              uint32_t capacity, uint32_t *n_ready, sluice_error *error);
+
+/* Whether every expert is in memory to stay until the number of slots changes. Then requests take no lock, all of them are hits,
+ * hints say nothing new, and policies learn nothing. May be over the moment it is known. */
+bool sl_store_is_settled(const sl_store *store);
 
 /* Unpin one delivered expert. */
 void sl_store_release(sl_store *store, sl_store_request *request, const sl_expert_view *view);

@@ -3,6 +3,7 @@
 #define SL_EXPERTS_STORE_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "experts/geometry.h"
 #include "experts/policy.h"
@@ -68,9 +69,10 @@ typedef struct sl_hint {
 } sl_hint;
 
 /* Counters with the running clock of the time during which reads are in flight. `counters.busy_ns` lacks the part since
- * busy_since_ns while n_reading is not 0. */
+ * busy_since_ns while n_reading is not 0. Hits of settled requests are counted apart, because they come without the lock. */
 typedef struct sl_store_meter {
     sl_store_counters counters;
+    _Atomic uint64_t settled_hits;
     uint32_t n_reading; /* slots in READING */
     uint64_t busy_since_ns;
 } sl_store_meter;
@@ -94,11 +96,16 @@ struct sl_store {
 
     pthread_mutex_t lock;
     pthread_cond_t slot_ready; /* a pinned slot became READY, or a request failed */
-    pthread_cond_t slots_left; /* n_leaving became 0 */
+    pthread_cond_t slots_left; /* n_leaving became 0, or n_inside after the store was unsettled */
+
+    /* settled.c */
+    atomic_bool settled;       /* every expert is in its slot, to stay; set and cleared under `lock` */
+    _Atomic uint32_t n_inside; /* requests that rely on it */
 
     /* Guarded by `lock`. */
     uint32_t n_slots;           /* in use: the first ones */
     uint32_t n_leaving;         /* beyond them, and not ABSENT yet */
+    uint32_t n_ready;           /* slots in READY */
     sl_slot *slots;             /* owned; [n_total] */
     sl_read *slot_reads;        /* owned; [n_total][n_ranges]; the engine's while it has them in flight */
     uint32_t *slot_of_expert;   /* owned; [n_layers][n_experts]; SL_NO_SLOT: ABSENT */
@@ -165,6 +172,19 @@ void sl_hints_drop_all(sl_store *store);
 bool sl_hints_name(const sl_store *store, uint32_t layer, uint32_t expert);
 /* Start reads for hints as far as the window and the slots allow. */
 void sl_hints_read(sl_store *store);
+
+/* settled.c. Under the lock. */
+
+/* Settle the store if every expert is in its slot. */
+void sl_store_settle(sl_store *store);
+/* The store is settled no more; waits, with the lock free, for requests that rely on it to end. */
+void sl_store_unsettle(sl_store *store);
+
+/* settled.c. Without the lock. */
+
+/* Begin a request that was checked, all of it hits; false when it has to go by the lock. */
+bool sl_settled_begin(sl_store *store, sl_store_request *request);
+void sl_settled_end(sl_store *store);
 
 /* resize.c. Reserve addresses for a slot for every expert, or for `n_slots` where that is refused, and use `n_slots`. */
 SLUICE_NODISCARD sluice_status sl_arena_open(sl_store *store, uint32_t n_slots, sluice_error *error);

@@ -7,6 +7,8 @@
 /* cmocka.h needs setjmp, stdarg, stddef and stdint. */
 #include <cmocka.h>
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -92,6 +94,51 @@ static void evaluating_allocates_nothing(void **state)
     assert_true(stats.expert_misses > 0);
     assert_int_equal(test->counter.n_allocated, n_before);
     assert_int_equal(test->counter.n_released, n_released);
+}
+
+static atomic_ulong n_locks;
+
+int __real_pthread_mutex_lock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
+
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
+{
+    atomic_fetch_add(&n_locks, 1);
+    return __real_pthread_mutex_lock(mutex);
+}
+
+static void decode(fixture *test)
+{
+    sluice_session_reset(test->session);
+    for (int i_token = 0; i_token < N_TOKENS; i_token++) {
+        assert_int_equal(evaluate(test, &tokens[i_token], 1, NULL), SLUICE_OK);
+    }
+}
+
+static bool all_experts_are_in_memory(const fixture *test)
+{
+    uint64_t missing = 0;
+    for (uint32_t layer = 0; layer < 64; layer++) { /* what the model has not got counts as there */
+        uint64_t mask = 0;
+        sluice_engine_residency(test->engine, layer, &mask, 1);
+        missing |= ~mask;
+    }
+    return missing == 0;
+}
+
+/* One lock keeps sessions apart, taken before a token begins; on its way through the layers there is none. */
+static void decoding_with_all_experts_in_memory_takes_no_lock_on_the_way(void **state)
+{
+    fixture *test = *state;
+    for (int32_t token = 0; token < 250 && !all_experts_are_in_memory(test); token++) {
+        sluice_session_reset(test->session);
+        assert_int_equal(evaluate(test, &token, 1, NULL), SLUICE_OK);
+    }
+    assert_true(all_experts_are_in_memory(test));
+    decode(test);
+    unsigned long n_before = atomic_load(&n_locks);
+    decode(test);
+    assert_int_equal(atomic_load(&n_locks), n_before + N_TOKENS);
 }
 
 static void a_reset_session_is_as_new(void **state)
@@ -262,6 +309,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         SESSION_TEST(evaluating_allocates_nothing),
+        SESSION_TEST(decoding_with_all_experts_in_memory_takes_no_lock_on_the_way),
         SESSION_TEST(a_reset_session_is_as_new),
         SESSION_TEST(what_is_refused_changes_nothing),
         SESSION_TEST(the_context_can_be_filled_to_its_last_position),
