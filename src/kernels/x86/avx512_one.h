@@ -11,30 +11,34 @@ enum {
      * into the second-level cache, which can wait for more lines at once than the first; from there, near, into the
      * first. */
     SL_ONE_NEAR_BYTES = 512,
-    SL_ONE_FAR_BYTES = 2304,
+    SL_ONE_FAR_BYTES = 4096,
     SL_ONE_HELD_BYTES = 16384 /* of the first-level cache, at most, wait to be used */
 };
 
-/* How far ahead lines are asked for. */
+/* Where lines are asked for while a step is computed. */
 typedef struct sl_one_ahead {
-    size_t near;
-    size_t far;
+    uintptr_t near;
+    uintptr_t far;
 } sl_one_ahead;
 
-SL_ALWAYS_INLINE sl_one_ahead sl_one_ahead_of(size_t row_bytes)
+SL_ALWAYS_INLINE sl_one_ahead sl_one_ahead_of(const uint8_t *stream, size_t row_bytes)
 {
     size_t rows = (SL_ONE_ROWS - 1) * row_bytes;
-    return (sl_one_ahead){.near = (rows < SL_ONE_HELD_BYTES ? rows : SL_ONE_HELD_BYTES) + SL_ONE_NEAR_BYTES,
-                          .far = rows + SL_ONE_FAR_BYTES};
+    return (sl_one_ahead){.near = (uintptr_t)stream + (rows < SL_ONE_HELD_BYTES ? rows : SL_ONE_HELD_BYTES) +
+                                  SL_ONE_NEAR_BYTES,
+                          .far = (uintptr_t)stream + rows + SL_ONE_FAR_BYTES};
 }
 
-/* Prefetch what lies ahead of `bytes` bytes of the stream. */
-SL_ALWAYS_INLINE void sl_one_prefetch(const uint8_t *stream, size_t bytes, const sl_one_ahead ahead)
+/* Part `part` of `n_parts` of the lines of a step. Asked for one by one between what is computed they keep the memory
+ * busier than at once, when they wait for each other and the loads for them: so the compiler may not gather them. */
+SL_ALWAYS_INLINE void sl_one_prefetch(const sl_one_ahead *ahead, size_t step_bytes, uint32_t part, uint32_t n_parts)
 {
-    for (size_t line = 0; line < bytes; line += 64) {
-        _mm_prefetch((const void *)((uintptr_t)stream + ahead.near + line), _MM_HINT_T0);
-        _mm_prefetch((const void *)((uintptr_t)stream + ahead.far + line), _MM_HINT_T2);
+    const size_t n_lines = (step_bytes + 63) / 64;
+    for (size_t line = n_lines * part / n_parts; line < n_lines * (part + 1) / n_parts; line++) {
+        _mm_prefetch((const void *)(ahead->near + 64 * line), _MM_HINT_T0);
+        _mm_prefetch((const void *)(ahead->far + 64 * line), _MM_HINT_T2);
     }
+    __asm__ volatile("" ::: "memory");
 }
 
 /* 16 bytes of each row, in the 128-bit lanes of one vector. */

@@ -320,28 +320,33 @@ SL_ALWAYS_INLINE __m512i scale_places(const block_format format, int v)
                       _mm256_set_m128i(_mm_set1_epi16((short)place[3]), _mm_set1_epi16((short)place[2])));
 }
 
-/* The products of one row's block, with their scales, in sixteen lanes. */
+/* The products of row r's block, with their scales, in sixteen lanes. */
 SL_ALWAYS_INLINE __m512i multiply_row(const block_format format, const uint8_t *block, __m512i scales,
-                                      const prepared_step *x)
+                                      const prepared_step *x, const sl_one_ahead *ahead, uint32_t r)
 {
     __m512i codes[VECTORS];
     format.codes(block, codes);
     const __m512i *q = (const __m512i *)x->q;
+    const size_t step_bytes = SL_ONE_ROWS * format.block_bytes;
     __m512i total = _mm512_setzero_si512();
     if (format.is_wide) {
         __m512i wide = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(scales));
-        for (int i = 0; i < VECTORS / 2; i++) {
+#pragma GCC unroll 2
+        for (uint32_t i = 0; i < VECTORS / 2; i++) {
+            sl_one_prefetch(ahead, step_bytes, VECTORS / 2 * r + i, VECTORS / 2 * SL_ONE_ROWS);
             __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[2 * i], q[2 * i]);
             dot = _mm512_dpbusd_epi32(dot, codes[2 * i + 1], q[2 * i + 1]);
-            const int f = 4 * i;
+            const int f = 4 * (int)i;
             __m512i place = _mm512_setr_epi32(f, f, f, f, f + 1, f + 1, f + 1, f + 1, f + 2, f + 2, f + 2, f + 2, f + 3,
                                               f + 3, f + 3, f + 3);
             total = _mm512_add_epi32(total, _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(place, wide)));
         }
         return total;
     }
-    for (int v = 0; v < VECTORS; v++) {
-        __m512i scale = _mm512_permutexvar_epi16(scale_places(format, v), scales);
+#pragma GCC unroll 4
+    for (uint32_t v = 0; v < VECTORS; v++) {
+        sl_one_prefetch(ahead, step_bytes, VECTORS * r + v, VECTORS * SL_ONE_ROWS);
+        __m512i scale = _mm512_permutexvar_epi16(scale_places(format, (int)v), scales);
         total = _mm512_dpwssd_epi32(total, _mm512_maddubs_epi16(codes[v], q[v]), scale);
     }
     return total;
@@ -366,14 +371,15 @@ SL_ALWAYS_INLINE __m128i multiply_side(const block_format format, const unpacked
 }
 
 SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *const row[SL_ONE_ROWS], uint32_t n_blocks,
-                                    const prepared_step *x, __m128 *sum)
+                                    const prepared_step *x, const sl_one_ahead *ahead, __m128 *sum)
 {
     (void)n_blocks;
     unpacked_header header;
     format.header(row, &header);
     __m512i products[SL_ONE_ROWS];
-    for (int r = 0; r < SL_ONE_ROWS; r++) {
-        products[r] = multiply_row(format, row[r], scales_of(format, &header, r), x);
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < SL_ONE_ROWS; r++) {
+        products[r] = multiply_row(format, row[r], scales_of(format, &header, (int)r), x, ahead, r);
     }
     __m512i lanes = sl_one_sum_lanes(products);
     __m256i halves = _mm256_add_epi32(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));

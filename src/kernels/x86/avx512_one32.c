@@ -15,7 +15,13 @@
 #include "kernels/x86/avx512_one.h"
 #include "quant/unpack.h"
 
-enum { BLOCK_ELEMENTS = SL_QK, STEP_BLOCKS = 4, PASS_STEPS = 64, LANES = 16 };
+enum {
+    BLOCK_ELEMENTS = SL_QK,
+    STEP_BLOCKS = 4,
+    PASS_STEPS = 64,
+    LANES = 16,
+    PREFETCH_PARTS = SL_ONE_ROWS + 2 /* one for each row, two while scales are applied */
+};
 
 typedef sl_block_act_q8_32 activation_block;
 
@@ -145,14 +151,21 @@ static const block_format format_q8_0 = {codes_q8_0, sizeof(sl_block_q8_0), 128,
 static const block_format format_iq4_nl = {codes_iq4_nl, sizeof(sl_block_iq4_nl), 128, true, false, false};
 static const block_format format_mxfp4 = {codes_mxfp4, sizeof(sl_block_mxfp4), 12, true, false, true};
 
+SL_ALWAYS_INLINE void prefetch_part(const block_format format, const sl_one_ahead *ahead, uint32_t part)
+{
+    sl_one_prefetch(ahead, SL_ONE_ROWS * STEP_BLOCKS * format.block_bytes, part, PREFETCH_PARTS);
+}
+
 /* The sums of all products, block b of row r in lane 4 b + r. */
 SL_ALWAYS_INLINE __m512i multiply_codes(const block_format format, const uint8_t *const row[SL_ONE_ROWS],
-                                        const size_t at[STEP_BLOCKS], const prepared_step *x)
+                                        const size_t at[STEP_BLOCKS], const prepared_step *x, const sl_one_ahead *ahead)
 {
     const __m512i zero = _mm512_setzero_si512();
     __m512i first[SL_ONE_ROWS];
     __m512i second[SL_ONE_ROWS];
-    for (int r = 0; r < SL_ONE_ROWS; r++) {
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < SL_ONE_ROWS; r++) {
+        prefetch_part(format, ahead, r);
         const uint8_t *block[STEP_BLOCKS];
         for (int b = 0; b < STEP_BLOCKS; b++) {
             block[b] = row[r] + at[b];
@@ -244,17 +257,18 @@ SL_ALWAYS_INLINE __m512 e8m0_scales(__m512i words)
 }
 
 SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *const row[SL_ONE_ROWS], uint32_t n_blocks,
-                                    const prepared_step *x, __m128 *sum)
+                                    const prepared_step *x, const sl_one_ahead *ahead, __m128 *sum)
 {
     size_t at[STEP_BLOCKS];
     for (uint32_t b = 0; b < STEP_BLOCKS; b++) {
         at[b] = (b < n_blocks ? b : n_blocks - 1) * format.block_bytes;
     }
     __m512i sums_x = _mm512_load_si512(x->sums);
-    __m512i integers = multiply_codes(format, row, at, x);
+    __m512i integers = multiply_codes(format, row, at, x, ahead);
     if (format.offset != 0) {
         integers = _mm512_sub_epi32(integers, sums_x);
     }
+    prefetch_part(format, ahead, SL_ONE_ROWS);
     __m512i words = n_blocks == STEP_BLOCKS ? first_words(format, row) : first_words_at(row, at);
     __m512 d_x = _mm512_load_ps(x->d);
     __m512 d = _mm512_mul_ps(format.has_e8m0_scale ? e8m0_scales(words) : (__m512)sl_tile_halves((sl_lanes)words), d_x);
@@ -262,6 +276,7 @@ SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *co
     if (format.has_minimum) {
         m = _mm512_mul_ps((__m512)sl_tile_halves((sl_lanes)words >> 16), d_x);
     }
+    prefetch_part(format, ahead, SL_ONE_ROWS + 1);
     _Alignas(64) float terms[4][LANES]; /* two factors of each, and of the minimum */
     _mm512_store_ps(terms[0], d);
     _mm512_store_ps(terms[1], _mm512_cvtepi32_ps(integers));
