@@ -14,7 +14,7 @@ enum {
     STREAM_BYTES = 1024 << 20, /* more than any cache */
     LINE_BYTES = 64,
     NEAR_BYTES = 1024, /* prefetched into the first-level cache */
-    FAR_BYTES = 16384, /* and into the second */
+    FAR_BYTES = 4096,  /* and into the second */
     PACE = 3,
     ROUNDS = 7,
     MEETINGS = 20000
