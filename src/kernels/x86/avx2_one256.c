@@ -14,6 +14,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/x86/avx2_ahead.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx2_math.h"
 #include "quant/unpack.h"
@@ -24,7 +25,7 @@ _Static_assert(256 * 128 * 63 * 127 <= INT32_MAX, "the sum before the offset is 
 
 enum {
     GROUPS = 8,             /* vectors of 32 codes in a block */
-    AHEAD_BYTES = 2048,     /* how far the stream of weights is prefetched */
+    PREFETCH_PARTS = 4,     /* of a block, one for two groups */
     WEIGHT_BYTES = 64 << 10 /* rows that stay in the second-level cache while all tokens pass */
 };
 
@@ -268,15 +269,17 @@ SL_ALWAYS_INLINE float multiply_one(const block_format format, const uint8_t *ro
 {
     float sum = 0.0f;
     for (uint32_t b = 0; b < n_blocks; b++, row += format.block_bytes) {
-        for (size_t line = 0; line < format.block_bytes; line += 64) {
-            _mm_prefetch((const void *)((uintptr_t)row + AHEAD_BYTES + line), _MM_HINT_T0);
-        }
+        const sl_ahead ahead = sl_ahead_of(row, 0);
         unpacked_block weights;
         format.unpack(row, &weights);
         __m256i products = _mm256_setzero_si256();
-        for (int g = 0; g < GROUPS; g++) {
+#pragma GCC unroll 8
+        for (uint32_t g = 0; g < GROUPS; g++) {
+            if (g % 2 == 0) {
+                sl_ahead_prefetch(&ahead, format.block_bytes, g / 2, PREFETCH_PARTS);
+            }
             __m256i pairs = pair_products(format, weights.codes[g], _mm256_abs_epi8(weights.codes[g]), x[b].q + 32 * g);
-            products = _mm256_add_epi32(products, _mm256_madd_epi16(pairs, scale_of(weights.scales, g)));
+            products = _mm256_add_epi32(products, _mm256_madd_epi16(pairs, scale_of(weights.scales, (int)g)));
         }
         __m256i side = _mm256_setzero_si256();
         if (format.has_minimum) {

@@ -14,6 +14,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/x86/avx2_ahead.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx2_math.h"
 #include "quant/unpack.h"
@@ -157,21 +158,20 @@ SL_ALWAYS_INLINE __m256i integer_sums(const block_format format, const __m256i c
     return sums;
 }
 
-/* Eight rows with n_tokens tokens, at most TOKENS; lanes of sums[t] are rows. `ahead` is prefetched in step. */
+/* Eight rows with n_tokens tokens, at most TOKENS; lanes of sums[t] are rows. */
 SL_ALWAYS_INLINE void multiply_eight_rows(const block_format format, const uint8_t *const row[ROWS], uint32_t n_blocks,
                                           const uint8_t *activations, size_t activation_stride, uint32_t n_tokens,
-                                          const uint8_t *ahead, __m256 sums[TOKENS])
+                                          sl_ahead ahead, __m256 sums[TOKENS])
 {
     for (uint32_t t = 0; t < n_tokens; t++) {
         sums[t] = _mm256_setzero_ps();
     }
     for (uint32_t b = 0; b < n_blocks; b++) {
         size_t at = b * format.block_bytes;
-        for (size_t line = 0; line < ROWS * format.block_bytes; line += 64) {
-            _mm_prefetch((const void *)((uintptr_t)ahead + ROWS * at + line), _MM_HINT_T0);
-        }
         __m256i codes[ROWS];
-        for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < ROWS; r++) {
+            sl_ahead_prefetch(&ahead, ROWS * format.block_bytes, r, ROWS);
             codes[r] = format.codes(row[r] + at);
         }
         __m256 d = format.has_e8m0_scale ? e8m0_scales(row, at) : half_scales(row, at);
@@ -187,6 +187,7 @@ SL_ALWAYS_INLINE void multiply_eight_rows(const block_format format, const uint8
                 sums[t] = _mm256_fmadd_ps(_mm256_mul_ps(m, d_x), sum_x, sums[t]);
             }
         }
+        sl_ahead_move(&ahead, ROWS * format.block_bytes);
     }
 }
 
@@ -215,7 +216,7 @@ SL_ALWAYS_INLINE void multiply_group(const block_format format, const uint8_t *w
             for (uint32_t i = 0; i < ROWS; i++) {
                 row[i] = weights + (r + (i < n_rows ? i : n_rows - 1)) * row_bytes;
             }
-            const uint8_t *ahead = row[0] + ROWS * row_bytes;
+            const sl_ahead ahead = sl_ahead_of(row[0], (ROWS - 1) * row_bytes);
             __m256 sums[TOKENS];
             if (n == 1) {
                 multiply_eight_rows(format, row, n_blocks, x, activation_stride, 1, ahead, sums);

@@ -13,6 +13,7 @@
  *   3. Indices are cut to the bits they have, so a look-up stays in its grid whatever the bytes are.
  *   4. No byte outside the rows is read; prefetches may lie anywhere.
  * Threads: pure functions; any thread. */
+#include "kernels/x86/avx2_ahead.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx2_grids.h"
 

@@ -3,43 +3,10 @@
 #ifndef SL_KERNELS_X86_AVX512_ONE_H
 #define SL_KERNELS_X86_AVX512_ONE_H
 
+#include "kernels/x86/avx2_ahead.h"
 #include "kernels/x86/avx512_tile.h"
 
-enum {
-    SL_ONE_ROWS = 4,
-    /* The last of four rows begins three rows into the stream, so what is asked for must be further ahead than that: far
-     * into the second-level cache, which can wait for more lines at once than the first; from there, near, into the
-     * first. */
-    SL_ONE_NEAR_BYTES = 512,
-    SL_ONE_FAR_BYTES = 4096,
-    SL_ONE_HELD_BYTES = 16384 /* of the first-level cache, at most, wait to be used */
-};
-
-/* Where lines are asked for while a step is computed. */
-typedef struct sl_one_ahead {
-    uintptr_t near;
-    uintptr_t far;
-} sl_one_ahead;
-
-SL_ALWAYS_INLINE sl_one_ahead sl_one_ahead_of(const uint8_t *stream, size_t row_bytes)
-{
-    size_t rows = (SL_ONE_ROWS - 1) * row_bytes;
-    return (sl_one_ahead){.near = (uintptr_t)stream + (rows < SL_ONE_HELD_BYTES ? rows : SL_ONE_HELD_BYTES) +
-                                  SL_ONE_NEAR_BYTES,
-                          .far = (uintptr_t)stream + rows + SL_ONE_FAR_BYTES};
-}
-
-/* Part `part` of `n_parts` of the lines of a step. Asked for one by one between what is computed they keep the memory
- * busier than at once, when they wait for each other and the loads for them: so the compiler may not gather them. */
-SL_ALWAYS_INLINE void sl_one_prefetch(const sl_one_ahead *ahead, size_t step_bytes, uint32_t part, uint32_t n_parts)
-{
-    const size_t n_lines = (step_bytes + 63) / 64;
-    for (size_t line = n_lines * part / n_parts; line < n_lines * (part + 1) / n_parts; line++) {
-        _mm_prefetch((const void *)(ahead->near + 64 * line), _MM_HINT_T0);
-        _mm_prefetch((const void *)(ahead->far + 64 * line), _MM_HINT_T2);
-    }
-    __asm__ volatile("" ::: "memory");
-}
+enum { SL_ONE_ROWS = 4 };
 
 /* 16 bytes of each row, in the 128-bit lanes of one vector. */
 SL_ALWAYS_INLINE __m512i sl_one_load(const uint8_t *const row[SL_ONE_ROWS], size_t offset)

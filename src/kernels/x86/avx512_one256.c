@@ -322,7 +322,7 @@ SL_ALWAYS_INLINE __m512i scale_places(const block_format format, int v)
 
 /* The products of row r's block, with their scales, in sixteen lanes. */
 SL_ALWAYS_INLINE __m512i multiply_row(const block_format format, const uint8_t *block, __m512i scales,
-                                      const prepared_step *x, const sl_one_ahead *ahead, uint32_t r)
+                                      const prepared_step *x, const sl_ahead *ahead, uint32_t r)
 {
     __m512i codes[VECTORS];
     format.codes(block, codes);
@@ -333,7 +333,7 @@ SL_ALWAYS_INLINE __m512i multiply_row(const block_format format, const uint8_t *
         __m512i wide = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(scales));
 #pragma GCC unroll 2
         for (uint32_t i = 0; i < VECTORS / 2; i++) {
-            sl_one_prefetch(ahead, step_bytes, VECTORS / 2 * r + i, VECTORS / 2 * SL_ONE_ROWS);
+            sl_ahead_prefetch(ahead, step_bytes, VECTORS / 2 * r + i, VECTORS / 2 * SL_ONE_ROWS);
             __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[2 * i], q[2 * i]);
             dot = _mm512_dpbusd_epi32(dot, codes[2 * i + 1], q[2 * i + 1]);
             const int f = 4 * (int)i;
@@ -345,7 +345,7 @@ SL_ALWAYS_INLINE __m512i multiply_row(const block_format format, const uint8_t *
     }
 #pragma GCC unroll 4
     for (uint32_t v = 0; v < VECTORS; v++) {
-        sl_one_prefetch(ahead, step_bytes, VECTORS * r + v, VECTORS * SL_ONE_ROWS);
+        sl_ahead_prefetch(ahead, step_bytes, VECTORS * r + v, VECTORS * SL_ONE_ROWS);
         __m512i scale = _mm512_permutexvar_epi16(scale_places(format, (int)v), scales);
         total = _mm512_dpwssd_epi32(total, _mm512_maddubs_epi16(codes[v], q[v]), scale);
     }
@@ -371,7 +371,7 @@ SL_ALWAYS_INLINE __m128i multiply_side(const block_format format, const unpacked
 }
 
 SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *const row[SL_ONE_ROWS], uint32_t n_blocks,
-                                    const prepared_step *x, const sl_one_ahead *ahead, __m128 *sum)
+                                    const prepared_step *x, const sl_ahead *ahead, __m128 *sum)
 {
     (void)n_blocks;
     unpacked_header header;

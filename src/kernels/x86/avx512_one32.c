@@ -151,14 +151,14 @@ static const block_format format_q8_0 = {codes_q8_0, sizeof(sl_block_q8_0), 128,
 static const block_format format_iq4_nl = {codes_iq4_nl, sizeof(sl_block_iq4_nl), 128, true, false, false};
 static const block_format format_mxfp4 = {codes_mxfp4, sizeof(sl_block_mxfp4), 12, true, false, true};
 
-SL_ALWAYS_INLINE void prefetch_part(const block_format format, const sl_one_ahead *ahead, uint32_t part)
+SL_ALWAYS_INLINE void prefetch_part(const block_format format, const sl_ahead *ahead, uint32_t part)
 {
-    sl_one_prefetch(ahead, SL_ONE_ROWS * STEP_BLOCKS * format.block_bytes, part, PREFETCH_PARTS);
+    sl_ahead_prefetch(ahead, SL_ONE_ROWS * STEP_BLOCKS * format.block_bytes, part, PREFETCH_PARTS);
 }
 
 /* The sums of all products, block b of row r in lane 4 b + r. */
 SL_ALWAYS_INLINE __m512i multiply_codes(const block_format format, const uint8_t *const row[SL_ONE_ROWS],
-                                        const size_t at[STEP_BLOCKS], const prepared_step *x, const sl_one_ahead *ahead)
+                                        const size_t at[STEP_BLOCKS], const prepared_step *x, const sl_ahead *ahead)
 {
     const __m512i zero = _mm512_setzero_si512();
     __m512i first[SL_ONE_ROWS];
@@ -257,7 +257,7 @@ SL_ALWAYS_INLINE __m512 e8m0_scales(__m512i words)
 }
 
 SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *const row[SL_ONE_ROWS], uint32_t n_blocks,
-                                    const prepared_step *x, const sl_one_ahead *ahead, __m128 *sum)
+                                    const prepared_step *x, const sl_ahead *ahead, __m128 *sum)
 {
     size_t at[STEP_BLOCKS];
     for (uint32_t b = 0; b < STEP_BLOCKS; b++) {

@@ -14,6 +14,7 @@
  *   3. Indices are cut to the bits they have, so a gather stays in its grid whatever the bytes are.
  *   4. No byte outside the rows is read; prefetches may lie anywhere.
  * Threads: pure functions; any thread. */
+#include "kernels/x86/avx2_ahead.h"
 #include "kernels/x86/avx2_grids.h"
 #include "kernels/x86/avx512.h"
 

@@ -1,0 +1,51 @@
+/* How products of one token ask for the weights that come next.
+ *
+ * A core waits for 16 lines in its first-level cache and for three times as many in the second. So a line is asked for twice:
+ * far ahead into the second, from there, near, into the first. It is done line by line between what is computed: asked for
+ * many at once they wait for each other, and loads wait for them. */
+#ifndef SL_KERNELS_X86_AVX2_AHEAD_H
+#define SL_KERNELS_X86_AVX2_AHEAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/x86/avx2_math.h"
+
+enum {
+    SL_AHEAD_NEAR_BYTES = 512,
+    SL_AHEAD_FAR_BYTES = 4096,
+    SL_AHEAD_HELD_BYTES = 16384 /* of the first-level cache, at most, wait to be used */
+};
+
+/* Where lines are asked for while the next step of the stream of weights is computed. */
+typedef struct sl_ahead {
+    uintptr_t near;
+    uintptr_t far;
+} sl_ahead;
+
+/* `lead_bytes`: how far from the beginning of the stream the last of the rows lies that are read side by side. */
+SL_ALWAYS_INLINE sl_ahead sl_ahead_of(const uint8_t *stream, size_t lead_bytes)
+{
+    size_t held = lead_bytes < SL_AHEAD_HELD_BYTES ? lead_bytes : SL_AHEAD_HELD_BYTES;
+    return (sl_ahead){.near = (uintptr_t)stream + held + SL_AHEAD_NEAR_BYTES,
+                      .far = (uintptr_t)stream + lead_bytes + SL_AHEAD_FAR_BYTES};
+}
+
+/* Part `part` of `n_parts` of the lines of a step. The compiler may not gather parts. */
+SL_ALWAYS_INLINE void sl_ahead_prefetch(const sl_ahead *ahead, size_t step_bytes, uint32_t part, uint32_t n_parts)
+{
+    const size_t n_lines = (step_bytes + 63) / 64;
+    for (size_t line = n_lines * part / n_parts; line < n_lines * (part + 1) / n_parts; line++) {
+        _mm_prefetch((const void *)(ahead->near + 64 * line), _MM_HINT_T0);
+        _mm_prefetch((const void *)(ahead->far + 64 * line), _MM_HINT_T2);
+    }
+    __asm__ volatile("" ::: "memory");
+}
+
+SL_ALWAYS_INLINE void sl_ahead_move(sl_ahead *ahead, size_t step_bytes)
+{
+    ahead->near += step_bytes;
+    ahead->far += step_bytes;
+}
+
+#endif
