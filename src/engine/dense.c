@@ -15,7 +15,7 @@
 
 #include "os/pages.h"
 
-enum { DIRECT_ALIGNMENT = 4096, READ_BYTES = 4 << 20 };
+enum { DIRECT_ALIGNMENT = 4096, READ_BYTES = 4 << 20, POPULATE_LEAD_BYTES = 2 * READ_BYTES };
 
 /* From here on a huge page of alignment is lost in the noise. */
 static const uint64_t large_block_bytes = 64 * (uint64_t)SL_HUGE_PAGE_BYTES;
@@ -105,14 +105,34 @@ static void fill_reads(sl_dense *dense, const sl_model *model, sl_read *reads)
     }
 }
 
-/* Wait for all reads, reporting progress from this thread. Reads in flight are always waited for. */
-static sluice_status await_reads(load *state, uint32_t n_reads, uint64_t total_bytes,
+/* Memory that is touched for the first time has to be cleared, which takes the kernel as long as copying into it: do that
+ * for a part of the block that is not read into yet. false when nothing is left. */
+static bool populate_next(sl_dense *dense, uint64_t *populated_bytes)
+{
+    if (dense->alignment < SL_HUGE_PAGE_BYTES || *populated_bytes >= dense->block_bytes) {
+        return false;
+    }
+    uint64_t left = dense->block_bytes - *populated_bytes;
+    bool populated = sl_pages_populate(dense->block + *populated_bytes, left < READ_BYTES ? left : READ_BYTES);
+    *populated_bytes = populated ? *populated_bytes + READ_BYTES : dense->block_bytes;
+    return true;
+}
+
+/* Wait for all reads, reporting progress from this thread and preparing memory for them. Reads in flight are always waited
+ * for. */
+static sluice_status await_reads(load *state, sl_dense *dense, uint32_t n_reads, uint64_t total_bytes,
                                  bool (*progress)(void *, uint64_t, uint64_t), void *user, sluice_error *error)
 {
     bool go_on = true;
+    uint64_t populated_bytes = POPULATE_LEAD_BYTES;
     pthread_mutex_lock(&state->lock);
-    while (state->n_done < n_reads) {
-        pthread_cond_wait(&state->changed, &state->lock);
+    for (uint32_t n_seen = 0; n_seen < n_reads; n_seen = state->n_done) {
+        pthread_mutex_unlock(&state->lock);
+        bool populated = populate_next(dense, &populated_bytes);
+        pthread_mutex_lock(&state->lock);
+        while (!populated && state->n_done == n_seen) {
+            pthread_cond_wait(&state->changed, &state->lock);
+        }
         uint64_t done_bytes = state->done_bytes;
         pthread_mutex_unlock(&state->lock);
         if (progress != NULL && go_on) {
@@ -153,7 +173,7 @@ static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_r
         for (uint32_t i = 0; i < n_reads; i++) {
             sl_reads_submit(&engine, &reads[i]);
         }
-        status = await_reads(&state, n_reads, total_bytes, progress, user, error);
+        status = await_reads(&state, dense, n_reads, total_bytes, progress, user, error);
     }
     sl_reads_close(&engine);
     pthread_cond_destroy(&state.changed);

@@ -332,7 +332,9 @@ static sluice_status wait_locked(sl_store *store, sl_store_request *request, sl_
         if (wait_start_ns == 0) {
             wait_start_ns = sl_clock_ns();
         }
-        pthread_cond_wait(&store->slot_ready, &store->lock);
+        if (!sl_arena_populate(store, request)) {
+            pthread_cond_wait(&store->slot_ready, &store->lock);
+        }
     }
     if (wait_start_ns != 0) {
         store->meters[request->layer].counters.wait_ns += sl_clock_ns() - wait_start_ns;

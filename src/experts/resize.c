@@ -12,6 +12,9 @@
  *      last one that stays may share a large page with the first that goes.
  *  (5) The address space is never charged: where nothing was touched the kernel holds nothing, page tables included.
  *      Those of touched slots are for the engine's plan to count.
+ *  (6) Memory that is touched for the first time has to be cleared by the kernel, which takes as long as copying into it: a
+ *      thread that waits for reads does that for the slots whose turn comes later. Memory is given back only while
+ *      none does (n_populating).
  *
  * Threads: any; one changes the number of slots at a time (resize_lock), requests go on under the store's lock. */
 #include "experts/store_internal.h"
@@ -23,6 +26,8 @@
 
 /* From here on huge pages are worth what it takes the kernel to find them. */
 static const uint64_t large_arena_bytes = 64 * (uint64_t)SL_HUGE_PAGE_BYTES;
+
+static const uint64_t populate_lead_bytes = 2 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
 static size_t bytes_of(const sl_store *store, uint32_t n_slots)
 {
@@ -100,14 +105,53 @@ void sl_arena_close(sl_store *store)
     }
 }
 
+/* A slot of the request that is being read and never held memory. The reads are at the first of these; of those that follow
+ * so many are passed over that they do not touch the same pages meanwhile. */
+static uint32_t slot_to_populate(const sl_store *store, const sl_store_request *request)
+{
+    const uint64_t n_ahead = 2 + populate_lead_bytes / store->geometry.slot_bytes;
+    uint64_t n_found = 0;
+    for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
+        uint64_t word = request->progress[i_entry];
+        if (sl_entry_state_of(word) != SL_ENTRY_MISS) {
+            continue;
+        }
+        const sl_slot *slot = &store->slots[sl_entry_slot_of(word)];
+        if (slot->state == SL_SLOT_READING && !slot->has_pages && n_found++ == n_ahead) {
+            return sl_entry_slot_of(word);
+        }
+    }
+    return SL_NO_SLOT;
+}
+
+bool sl_arena_populate(sl_store *store, const sl_store_request *request)
+{
+    uint32_t index = slot_to_populate(store, request);
+    if (index == SL_NO_SLOT) {
+        return false;
+    }
+    store->slots[index].has_pages = true;
+    store->n_populating++;
+    pthread_mutex_unlock(&store->lock);
+    (void)sl_pages_populate(store->arena + bytes_of(store, index), store->geometry.slot_bytes);
+    pthread_mutex_lock(&store->lock);
+    if (--store->n_populating == 0) {
+        pthread_cond_broadcast(&store->slots_left);
+    }
+    return true;
+}
+
 /* Use `n_slots` of the committed slots, and wait until the others are empty. */
 static void limit_and_wait(sl_store *store, uint32_t n_slots)
 {
     pthread_mutex_lock(&store->lock);
     sl_store_unsettle(store);
     sl_slots_limit(store, n_slots);
-    while (store->n_leaving > 0) {
+    while (store->n_leaving > 0 || store->n_populating > 0) {
         pthread_cond_wait(&store->slots_left, &store->lock);
+    }
+    for (uint32_t index = n_slots; index < store->n_committed; index++) {
+        store->slots[index].has_pages = false;
     }
     pthread_mutex_unlock(&store->lock);
 }

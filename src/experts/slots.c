@@ -164,7 +164,11 @@ static uint32_t occupy(sl_store *store, uint32_t layer, uint32_t expert)
     uint32_t index = store->first_free;
     sl_slot *slot = &store->slots[index];
     store->first_free = slot->next_free;
-    *slot = (sl_slot){.state = SL_SLOT_QUEUED, .layer = layer, .expert = expert, .next_free = SL_NO_SLOT};
+    *slot = (sl_slot){.state = SL_SLOT_QUEUED,
+                      .layer = layer,
+                      .expert = expert,
+                      .next_free = SL_NO_SLOT,
+                      .has_pages = slot->has_pages};
     *sl_slot_place(store, layer, expert) = index;
     return index;
 }
@@ -372,6 +376,7 @@ static void finish_reading(sl_store *store, uint32_t index)
         fail(store, index, failed);
     } else {
         counters->expert_bytes += slot->expert_bytes;
+        slot->has_pages = true;
         become_ready(store, slot);
         evict_if_leaving(store, index);
     }

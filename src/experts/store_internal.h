@@ -22,6 +22,7 @@ typedef struct sl_slot {
     bool for_hint;          /* READING: nobody asked when the reads began, so a failure is no error yet */
     bool unasked;           /* READING, READY: came by a hint, and nobody asked yet */
     bool abandoned;         /* READING: becomes ABSENT when the pieces in flight are done */
+    bool has_pages;         /* its memory was touched, or is being */
     uint32_t next_free;     /* ABSENT and in use: SL_NO_SLOT at the end */
     uint64_t arrival;       /* READY: its place in the order in which experts became ready */
     uint64_t expert_bytes;
@@ -96,7 +97,7 @@ struct sl_store {
 
     pthread_mutex_t lock;
     pthread_cond_t slot_ready; /* a pinned slot became READY, or a request failed */
-    pthread_cond_t slots_left; /* n_leaving became 0, or n_inside after the store was unsettled */
+    pthread_cond_t slots_left; /* n_leaving or n_populating became 0, or n_inside after the store was unsettled */
 
     /* settled.c */
     atomic_bool settled;       /* every expert is in its slot, to stay; set and cleared under `lock` */
@@ -106,6 +107,7 @@ struct sl_store {
     uint32_t n_slots;           /* in use: the first ones */
     uint32_t n_leaving;         /* beyond them, and not ABSENT yet */
     uint32_t n_ready;           /* slots in READY */
+    uint32_t n_populating;      /* threads in sl_arena_populate that have no lock */
     sl_slot *slots;             /* owned; [n_total] */
     sl_read *slot_reads;        /* owned; [n_total][n_ranges]; the engine's while it has them in flight */
     uint32_t *slot_of_expert;   /* owned; [n_layers][n_experts]; SL_NO_SLOT: ABSENT */
@@ -189,6 +191,9 @@ void sl_settled_end(sl_store *store);
 /* resize.c. Reserve addresses for a slot for every expert, or for `n_slots` where that is refused, and use `n_slots`. */
 SLUICE_NODISCARD sluice_status sl_arena_open(sl_store *store, uint32_t n_slots, sluice_error *error);
 void sl_arena_close(sl_store *store);
+/* Let a thread whose request waits give memory to a slot of it that never held any and whose turn to be read comes later; false
+ * when there is none. Under the lock, which is free meanwhile. */
+bool sl_arena_populate(sl_store *store, const sl_store_request *request);
 
 /* counters.c. Under the lock. */
 void sl_store_count_reading(sl_store *store, uint32_t layer, uint64_t now_ns);

@@ -11,6 +11,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_WRITE /* headers older than the kernel */
+#define MADV_POPULATE_WRITE 23
+#endif
+
 static uintptr_t huge_page_of(const void *address)
 {
     return (uintptr_t)address & ~(uintptr_t)(SL_HUGE_PAGE_BYTES - 1);
@@ -73,6 +77,12 @@ bool sl_pages_commit(void *start, size_t bytes)
 {
     page_range range = pages_of(start, bytes);
     return range.bytes == 0 || mprotect(range.start, range.bytes, PROT_READ | PROT_WRITE) == 0;
+}
+
+bool sl_pages_populate(void *start, size_t bytes)
+{
+    page_range range = pages_of(start, bytes);
+    return range.bytes == 0 || madvise(range.start, range.bytes, MADV_POPULATE_WRITE) == 0;
 }
 
 /* A range may begin inside a huge page of which the rest stays in use. Unmapping that part would only note that it is

@@ -19,6 +19,9 @@ void *sl_pages_reserve(size_t bytes);
 /* Make a range of them readable, writable and zero. The kernel gives a page when it is touched. false, with nothing
  * changed, when the system refuses. */
 bool sl_pages_commit(void *start, size_t bytes);
+/* Have the kernel give the pages of a committed range now; what they hold stays, new ones are zero. false when it does not:
+ * they come when they are touched. */
+bool sl_pages_populate(void *start, size_t bytes);
 /* Give the memory of a committed range back to the kernel at once; the addresses stay reserved. false when the kernel
  * keeps it. */
 bool sl_pages_release(void *start, size_t bytes);

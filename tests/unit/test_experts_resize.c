@@ -17,6 +17,7 @@ enum { N_ALL = 24 };
 
 static size_t largest_map = SIZE_MAX;
 static bool refuse_protect, refuse_map_over, refuse_advice;
+static const void *populated_last; /* start of what the kernel was asked to populate last */
 
 void *__real_mmap(void *start, size_t bytes, int protection, int flags, int descriptor, off_t offset);
 void *__wrap_mmap(void *start, size_t bytes, int protection, int flags, int descriptor, off_t offset);
@@ -50,6 +51,7 @@ int __wrap_mprotect(void *start, size_t bytes, int protection)
 
 int __wrap_madvise(void *start, size_t bytes, int advice)
 {
+    populated_last = advice == MADV_POPULATE_WRITE ? start : populated_last;
     return refuse_advice ? -1 : __real_madvise(start, bytes, advice);
 }
 
@@ -586,6 +588,87 @@ static void the_kernel_has_the_memory_back(void **state)
     expert_files_close(set);
 }
 
+/* ---- Who waits prepares memory ---- */
+
+static const expert_shape large = {
+    .n_layers = 1, .n_experts = 8, .n_ranges = 1, .matrix_bytes = 3 << 20, .n_files = 1, .buffered = true};
+
+static void open_large(bench *self)
+{
+    *self = (bench){.set = expert_files_open(&large)};
+    self->store = manual_store_open(self->set, 8, 1 << 20, &self->reads);
+}
+
+/* What a waiting thread does before it sleeps. The slot it prepared, SL_NO_SLOT for none. */
+static uint32_t populate(bench *self)
+{
+    populated_last = NULL;
+    pthread_mutex_lock(&self->store->lock);
+    bool populated = sl_arena_populate(self->store, &self->request);
+    pthread_mutex_unlock(&self->store->lock);
+    size_t place = (size_t)((const unsigned char *)populated_last - self->store->arena);
+    return populated ? (uint32_t)(place / self->store->geometry.slot_bytes) : SL_NO_SLOT;
+}
+
+static void who_waits_has_memory_given_to_the_slots_that_are_read_later(void **state)
+{
+    (void)state;
+    bench self;
+    open_large(&self);
+    begin(&self, 0, numbers, 6);
+    /* Reads are at the first; as much again as two large pages is passed over. */
+    assert_int_equal(populate(&self), 3);
+    assert_int_equal(populate(&self), 4);
+    assert_int_equal(populate(&self), 5);
+    assert_int_equal(populate(&self), SL_NO_SLOT);
+    manual_finish_all(&self.reads);
+    take(&self);
+    release_all(&self);
+    end(&self);
+    close_bench(&self);
+}
+
+static void memory_that_a_slot_has_already_is_left_alone(void **state)
+{
+    (void)state;
+    bench self;
+    open_large(&self);
+    fetch(&self, 0, numbers, 8);
+    set_slots(&self, 3); /* the other five give theirs back */
+    set_slots(&self, 8);
+    begin(&self, 0, numbers, 8);
+    assert_int_equal(self.request.n_without_slot, 0);
+    assert_int_equal(populate(&self), 6); /* of slots 3 to 7, and three are passed over */
+    assert_int_equal(populate(&self), 7);
+    assert_int_equal(populate(&self), SL_NO_SLOT);
+    manual_finish_all(&self.reads);
+    take(&self);
+    release_all(&self);
+    end(&self);
+    close_bench(&self);
+}
+
+static void memory_is_not_given_back_while_some_is_prepared(void **state)
+{
+    (void)state;
+    bench self;
+    lowering other;
+    open_bench(&self, 4);
+    fetch(&self, 0, numbers, 4);
+    pthread_mutex_lock(&self.store->lock);
+    self.store->n_populating = 1;
+    pthread_mutex_unlock(&self.store->lock);
+    start_lowering(&other, self.store, 1);
+    assert_int_equal(charged_slots(&self), 4);
+    pthread_mutex_lock(&self.store->lock);
+    self.store->n_populating = 0;
+    pthread_cond_broadcast(&self.store->slots_left);
+    pthread_mutex_unlock(&self.store->lock);
+    join_lowering(&other);
+    assert_int_equal(charged_slots(&self), 1);
+    close_bench(&self);
+}
+
 /* ---- Everything at once ---- */
 
 enum { N_CALLERS = 3 };
@@ -666,6 +749,9 @@ int main(void)
         cmocka_unit_test(without_any_addresses_opening_fails_and_leaves_nothing),
         cmocka_unit_test(memory_that_the_kernel_keeps_stays_charged_until_it_goes),
         cmocka_unit_test(the_kernel_has_the_memory_back),
+        cmocka_unit_test(who_waits_has_memory_given_to_the_slots_that_are_read_later),
+        cmocka_unit_test(memory_that_a_slot_has_already_is_left_alone),
+        cmocka_unit_test(memory_is_not_given_back_while_some_is_prepared),
         cmocka_unit_test(bytes_are_true_while_the_number_changes),
     };
     return RUN_WITH_BOTH_KINDS(tests);

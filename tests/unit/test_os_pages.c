@@ -46,6 +46,25 @@ static void reserved_addresses_hold_no_memory_until_they_are_touched(void **stat
     assert_true(resident() < before + 4 * mib);
 }
 
+static void populated_memory_is_there_and_keeps_what_it_held(void **state)
+{
+    (void)state;
+    uint64_t before = resident();
+    unsigned char *start = sl_pages_reserve(64 * mib);
+    assert_non_null(start);
+    assert_false(sl_pages_populate(start, 64 * mib)); /* not committed */
+    assert_true(sl_pages_commit(start, 64 * mib));
+    start[5] = 7;
+    if (!sl_pages_populate(start, 64 * mib)) {
+        print_message("the kernel does not populate memory when asked\n");
+        skip();
+    }
+    assert_true(resident() > before + 60 * mib);
+    assert_int_equal(start[5], 7);
+    assert_int_equal(start[40 * mib], 0);
+    sl_pages_unreserve(start, 64 * mib);
+}
+
 static void released_memory_goes_back_and_comes_again_as_zeros(void **state)
 {
     (void)state;
@@ -130,6 +149,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reserved_addresses_hold_no_memory_until_they_are_touched),
+        cmocka_unit_test(populated_memory_is_there_and_keeps_what_it_held),
         cmocka_unit_test(released_memory_goes_back_and_comes_again_as_zeros),
         cmocka_unit_test(ranges_are_whole_pages_of_the_system),
         cmocka_unit_test(a_huge_page_that_is_released_in_part_is_split),
