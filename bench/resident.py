@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from measure import RESULTS, ROOT, append_results, print_table, touch_memory
+from measure import RESULTS, ROOT, append_results, print_table
 
 LAYERS = {"Q4_K": 16, "Q8_0": 4, "Q6_K": 4, "Q4_0": 4, "IQ4_XS": 4, "MXFP4": 4}
 PROMPT = "Once upon a time there was a king who"  # 16 tokens with the vocabulary of tools/make_model.py
@@ -112,22 +112,17 @@ def long_rows(model, options):
     yield f"{model.kind}: decode at {LONG} tokens over the peer", decode_over, ">= 1.0", "1.5"
 
 
-def available_bytes():
-    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
-
-
 def seconds_of(command):
-    touch_memory(4 << 30)
+    """The second of two runs: what the first gave back the second has at hand."""
+    output_of(command)
     started = time.monotonic()
     output_of(command)
     return time.monotonic() - started
 
 
 def start_rows(model, options):
-    """From the start of the program to its end after one token. Memory is at hand: a virtual machine may have to be given it first."""
+    """From the start of the program to its end after one token. Memory is at hand, which a virtual machine may have to be given first."""
     ours, over = [], []
-    touch_memory(available_bytes() * 3 // 4)
     for i in range(options.repetitions):
         model.cache()
         ours.append(seconds_of([options.sluice, "run", "-m", model.path, "-p", PROMPT, "-n", 1, "--temp", 0, "-t", 2]))
