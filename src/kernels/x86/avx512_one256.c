@@ -23,6 +23,7 @@ enum {
     BLOCK_ELEMENTS = SL_QK_K,
     STEP_BLOCKS = 1,
     PASS_STEPS = 64,
+    FEW_TOKENS = 4,
     VECTORS = 4, /* of 64 codes in a block */
     GROUPS = 16  /* of 16 codes in a block, one in every 128-bit lane of its vectors */
 };
@@ -320,36 +321,44 @@ SL_ALWAYS_INLINE __m512i scale_places(const block_format format, int v)
                       _mm256_set_m128i(_mm_set1_epi16((short)place[3]), _mm_set1_epi16((short)place[2])));
 }
 
-/* The products of row r's block, with their scales, in sixteen lanes. */
-SL_ALWAYS_INLINE __m512i multiply_row(const block_format format, const uint8_t *block, __m512i scales,
-                                      const prepared_step *x, const sl_ahead *ahead, uint32_t r)
+/* The products of row r's block with token t, with their scales, in sixteen lanes of products[t][r]. */
+SL_ALWAYS_INLINE void multiply_row(const block_format format, const uint8_t *block, __m512i scales,
+                                   const prepared_step *const x[FEW_TOKENS], const uint32_t n_tokens,
+                                   const sl_ahead *ahead, uint32_t r, __m512i products[FEW_TOKENS][SL_ONE_ROWS])
 {
     __m512i codes[VECTORS];
     format.codes(block, codes);
-    const __m512i *q = (const __m512i *)x->q;
     const size_t step_bytes = SL_ONE_ROWS * format.block_bytes;
-    __m512i total = _mm512_setzero_si512();
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        products[t][r] = _mm512_setzero_si512();
+    }
     if (format.is_wide) {
         __m512i wide = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(scales));
 #pragma GCC unroll 2
         for (uint32_t i = 0; i < VECTORS / 2; i++) {
             sl_ahead_prefetch(ahead, step_bytes, VECTORS / 2 * r + i, VECTORS / 2 * SL_ONE_ROWS);
-            __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[2 * i], q[2 * i]);
-            dot = _mm512_dpbusd_epi32(dot, codes[2 * i + 1], q[2 * i + 1]);
             const int f = 4 * (int)i;
             __m512i place = _mm512_setr_epi32(f, f, f, f, f + 1, f + 1, f + 1, f + 1, f + 2, f + 2, f + 2, f + 2, f + 3,
                                               f + 3, f + 3, f + 3);
-            total = _mm512_add_epi32(total, _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(place, wide)));
+            __m512i scale = _mm512_permutexvar_epi32(place, wide);
+            for (uint32_t t = 0; t < n_tokens; t++) {
+                const __m512i *q = (const __m512i *)x[t]->q;
+                __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[2 * i], q[2 * i]);
+                dot = _mm512_dpbusd_epi32(dot, codes[2 * i + 1], q[2 * i + 1]);
+                products[t][r] = _mm512_add_epi32(products[t][r], _mm512_mullo_epi32(dot, scale));
+            }
         }
-        return total;
+        return;
     }
 #pragma GCC unroll 4
     for (uint32_t v = 0; v < VECTORS; v++) {
         sl_ahead_prefetch(ahead, step_bytes, VECTORS * r + v, VECTORS * SL_ONE_ROWS);
         __m512i scale = _mm512_permutexvar_epi16(scale_places(format, (int)v), scales);
-        total = _mm512_dpwssd_epi32(total, _mm512_maddubs_epi16(codes[v], q[v]), scale);
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            __m512i pairs = _mm512_maddubs_epi16(codes[v], ((const __m512i *)x[t]->q)[v]);
+            products[t][r] = _mm512_dpwssd_epi32(products[t][r], pairs, scale);
+        }
     }
-    return total;
 }
 
 /* The products of side and the activation's sums, one sum for each row. */
@@ -371,27 +380,30 @@ SL_ALWAYS_INLINE __m128i multiply_side(const block_format format, const unpacked
 }
 
 SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *const row[SL_ONE_ROWS], uint32_t n_blocks,
-                                    const prepared_step *x, const sl_ahead *ahead, __m128 *sum)
+                                    const prepared_step *const x[FEW_TOKENS], const uint32_t n_tokens,
+                                    const sl_ahead *ahead, __m128 sums[FEW_TOKENS])
 {
     (void)n_blocks;
     unpacked_header header;
     format.header(row, &header);
-    __m512i products[SL_ONE_ROWS];
+    __m512i products[FEW_TOKENS][SL_ONE_ROWS];
 #pragma GCC unroll 4
     for (uint32_t r = 0; r < SL_ONE_ROWS; r++) {
-        products[r] = multiply_row(format, row[r], scales_of(format, &header, (int)r), x, ahead, r);
+        multiply_row(format, row[r], scales_of(format, &header, (int)r), x, n_tokens, ahead, r, products);
     }
-    __m512i lanes = sl_one_sum_lanes(products);
-    __m256i halves = _mm256_add_epi32(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
-    __m128i integers = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
-    __m128i side = multiply_side(format, &header, x);
-    if (format.has_offset) {
-        integers = _mm_sub_epi32(integers, side);
-    }
-    __m128 d_x = _mm_set1_ps(x->d);
-    *sum = _mm_fmadd_ps(_mm_mul_ps(header.d, d_x), _mm_cvtepi32_ps(integers), *sum);
-    if (format.has_minimum) {
-        *sum = _mm_fnmadd_ps(_mm_mul_ps(header.dmin, d_x), _mm_cvtepi32_ps(side), *sum);
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        __m512i lanes = sl_one_sum_lanes(products[t]);
+        __m256i halves = _mm256_add_epi32(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
+        __m128i integers = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+        __m128i side = multiply_side(format, &header, x[t]);
+        if (format.has_offset) {
+            integers = _mm_sub_epi32(integers, side);
+        }
+        __m128 d_x = _mm_set1_ps(x[t]->d);
+        sums[t] = _mm_fmadd_ps(_mm_mul_ps(header.d, d_x), _mm_cvtepi32_ps(integers), sums[t]);
+        if (format.has_minimum) {
+            sums[t] = _mm_fnmadd_ps(_mm_mul_ps(header.dmin, d_x), _mm_cvtepi32_ps(side), sums[t]);
+        }
     }
 }
 

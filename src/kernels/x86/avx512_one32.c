@@ -19,6 +19,7 @@ enum {
     BLOCK_ELEMENTS = SL_QK,
     STEP_BLOCKS = 4,
     PASS_STEPS = 64,
+    FEW_TOKENS = 2,
     LANES = 16,
     PREFETCH_PARTS = SL_ONE_ROWS + 2 /* one for each row, two while scales are applied */
 };
@@ -156,13 +157,14 @@ SL_ALWAYS_INLINE void prefetch_part(const block_format format, const sl_ahead *a
     sl_ahead_prefetch(ahead, SL_ONE_ROWS * STEP_BLOCKS * format.block_bytes, part, PREFETCH_PARTS);
 }
 
-/* The sums of all products, block b of row r in lane 4 b + r. */
-SL_ALWAYS_INLINE __m512i multiply_codes(const block_format format, const uint8_t *const row[SL_ONE_ROWS],
-                                        const size_t at[STEP_BLOCKS], const prepared_step *x, const sl_ahead *ahead)
+/* The sums of all products with token t in sums[t], block b of row r in lane 4 b + r. */
+SL_ALWAYS_INLINE void multiply_codes(const block_format format, const uint8_t *const row[SL_ONE_ROWS],
+                                     const size_t at[STEP_BLOCKS], const prepared_step *const x[FEW_TOKENS],
+                                     const uint32_t n_tokens, const sl_ahead *ahead, __m512i sums[FEW_TOKENS])
 {
     const __m512i zero = _mm512_setzero_si512();
-    __m512i first[SL_ONE_ROWS];
-    __m512i second[SL_ONE_ROWS];
+    __m512i first[FEW_TOKENS][SL_ONE_ROWS];
+    __m512i second[FEW_TOKENS][SL_ONE_ROWS];
 #pragma GCC unroll 4
     for (uint32_t r = 0; r < SL_ONE_ROWS; r++) {
         prefetch_part(format, ahead, r);
@@ -172,15 +174,20 @@ SL_ALWAYS_INLINE __m512i multiply_codes(const block_format format, const uint8_t
         }
         __m512i codes[2];
         format.codes(block, codes);
-        first[r] = _mm512_dpbusd_epi32(zero, codes[0], _mm512_load_si512(x->q[0]));
-        second[r] = _mm512_dpbusd_epi32(format.is_split ? first[r] : zero, codes[1], _mm512_load_si512(x->q[1]));
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            first[t][r] = _mm512_dpbusd_epi32(zero, codes[0], _mm512_load_si512(x[t]->q[0]));
+            second[t][r] =
+                _mm512_dpbusd_epi32(format.is_split ? first[t][r] : zero, codes[1], _mm512_load_si512(x[t]->q[1]));
+        }
     }
-    if (format.is_split) {
-        return sl_one_sum_lanes(second);
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        sums[t] = sl_one_sum_lanes(second[t]);
+        if (!format.is_split) {
+            __m512i other = sl_one_sum_lanes(first[t]);
+            sums[t] = _mm512_add_epi32(_mm512_shuffle_i32x4(other, sums[t], 0x88),
+                                       _mm512_shuffle_i32x4(other, sums[t], 0xdd));
+        }
     }
-    __m512i a = sl_one_sum_lanes(first);
-    __m512i b = sl_one_sum_lanes(second);
-    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
 /* Whether the scales of four blocks are in one vector; else those of two are. */
@@ -257,36 +264,36 @@ SL_ALWAYS_INLINE __m512 e8m0_scales(__m512i words)
 }
 
 SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *const row[SL_ONE_ROWS], uint32_t n_blocks,
-                                    const prepared_step *x, const sl_ahead *ahead, __m128 *sum)
+                                    const prepared_step *const x[FEW_TOKENS], const uint32_t n_tokens,
+                                    const sl_ahead *ahead, __m128 sums[FEW_TOKENS])
 {
     size_t at[STEP_BLOCKS];
     for (uint32_t b = 0; b < STEP_BLOCKS; b++) {
         at[b] = (b < n_blocks ? b : n_blocks - 1) * format.block_bytes;
     }
-    __m512i sums_x = _mm512_load_si512(x->sums);
-    __m512i integers = multiply_codes(format, row, at, x, ahead);
-    if (format.offset != 0) {
-        integers = _mm512_sub_epi32(integers, sums_x);
-    }
+    __m512i integers[FEW_TOKENS];
+    multiply_codes(format, row, at, x, n_tokens, ahead, integers);
     prefetch_part(format, ahead, SL_ONE_ROWS);
     __m512i words = n_blocks == STEP_BLOCKS ? first_words(format, row) : first_words_at(row, at);
-    __m512 d_x = _mm512_load_ps(x->d);
-    __m512 d = _mm512_mul_ps(format.has_e8m0_scale ? e8m0_scales(words) : (__m512)sl_tile_halves((sl_lanes)words), d_x);
-    __m512 m = _mm512_setzero_ps();
-    if (format.has_minimum) {
-        m = _mm512_mul_ps((__m512)sl_tile_halves((sl_lanes)words >> 16), d_x);
-    }
+    __m512 scales = format.has_e8m0_scale ? e8m0_scales(words) : (__m512)sl_tile_halves((sl_lanes)words);
     prefetch_part(format, ahead, SL_ONE_ROWS + 1);
-    _Alignas(64) float terms[4][LANES]; /* two factors of each, and of the minimum */
-    _mm512_store_ps(terms[0], d);
-    _mm512_store_ps(terms[1], _mm512_cvtepi32_ps(integers));
-    _mm512_store_ps(terms[2], m);
-    _mm512_store_ps(terms[3], _mm512_cvtepi32_ps(sums_x));
-    for (uint32_t b = 0; b < n_blocks; b++) {
-        const uint32_t lane = SL_ONE_ROWS * b;
-        *sum = _mm_fmadd_ps(_mm_load_ps(terms[0] + lane), _mm_load_ps(terms[1] + lane), *sum);
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        __m512i sums_x = _mm512_load_si512(x[t]->sums);
+        __m512 d_x = _mm512_load_ps(x[t]->d);
+        _Alignas(64) float terms[4][LANES]; /* two factors of each, and of the minimum */
+        _mm512_store_ps(terms[0], _mm512_mul_ps(scales, d_x));
+        _mm512_store_ps(terms[1],
+                        _mm512_cvtepi32_ps(format.offset != 0 ? _mm512_sub_epi32(integers[t], sums_x) : integers[t]));
         if (format.has_minimum) {
-            *sum = _mm_fmadd_ps(_mm_load_ps(terms[2] + lane), _mm_load_ps(terms[3] + lane), *sum);
+            _mm512_store_ps(terms[2], _mm512_mul_ps((__m512)sl_tile_halves((sl_lanes)words >> 16), d_x));
+            _mm512_store_ps(terms[3], _mm512_cvtepi32_ps(sums_x));
+        }
+        for (uint32_t b = 0; b < n_blocks; b++) {
+            const uint32_t lane = SL_ONE_ROWS * b;
+            sums[t] = _mm_fmadd_ps(_mm_load_ps(terms[0] + lane), _mm_load_ps(terms[1] + lane), sums[t]);
+            if (format.has_minimum) {
+                sums[t] = _mm_fmadd_ps(_mm_load_ps(terms[2] + lane), _mm_load_ps(terms[3] + lane), sums[t]);
+            }
         }
     }
 }
