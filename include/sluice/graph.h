@@ -77,7 +77,7 @@ typedef struct sluice_compiled sluice_compiled;
 typedef struct sluice_compile_options {
     uint64_t rows;        /* the most rows of a run, at least 1 */
     uint32_t n_threads;   /* 0: usable physical cores */
-    const char *cpu_mask; /* NULL or "auto", "generic", "avx2", "avx512", "neon" */
+    const char *cpu_mask; /* NULL or "auto", "generic", "avx2", "avx512", "amx", "neon" */
 } sluice_compile_options;
 
 /* The graph is not changed and may be destroyed afterwards. */

@@ -142,7 +142,7 @@ typedef struct sluice_engine_options {
     uint32_t prefill_chunk;    /* tokens at once, 1 to 512; 0: the most the budget allows up to 512 */
     sluice_kv_type kv_type;
     bool capture_routing; /* room in every session for the routing of one evaluation: sluice_session_capture_routing */
-    const char *cpu_mask; /* "auto" (NULL), "generic", "avx2", "avx512", "neon" */
+    const char *cpu_mask; /* "auto" (NULL), "generic", "avx2", "avx512", "amx", "neon" */
     const char *io;       /* "auto" (NULL), "uring", "pread" */
     const char *prefetch; /* "auto" (NULL), "none", "previous", "router" */
     const char *policy;   /* "auto" (NULL), "lru", "lfru", "pinned", "placement", "reuse": which expert gives way */

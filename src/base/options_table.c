@@ -245,7 +245,7 @@ const sl_option_row sl_option_table[SL_OPTION_COUNT] = {
                             .group = SL_OPTION_GROUP_RESOURCES,
                             .commands = RUNS_A_MODEL,
                             .standard = "auto",
-                            .choices = {"auto", "generic", "avx2", "avx512", "neon"},
+                            .choices = {"auto", "generic", "avx2", "avx512", "amx", "neon"},
                             .help = "the best instruction set it may use; same result",
                             .environment = "SLUICE_CPU_MASK"},
     [SL_OPTION_IO] = {.name = "io",

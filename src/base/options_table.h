@@ -33,7 +33,7 @@ typedef struct sl_option_row {
     uint64_t minimum, maximum;
     double lowest, highest;
     const char *standard;    /* the default as one would type it, or NULL */
-    const char *choices[6];  /* up to the first NULL */
+    const char *choices[7];  /* up to the first NULL */
     const char *word;        /* SIZE: may stand for 0, which is below the minimum; or NULL */
     const char *placeholder; /* in the help; choices print themselves */
     const char *help;        /* no capital, no full stop */

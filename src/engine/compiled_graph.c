@@ -200,7 +200,7 @@ static sluice_status compile(const sluice_graph *graph, const sluice_compile_opt
     if (!sl_isa_parse(options->cpu_mask != NULL ? options->cpu_mask : "auto", &isa) || isa > sl_cpu_best_isa()) {
         return sl_error_set(
             error, SLUICE_ERROR_ARGUMENT,
-            "CPU mask '%s': expected auto, or one of generic, avx2, avx512, neon that this processor has",
+            "CPU mask '%s': expected auto, or one of generic, avx2, avx512, amx, neon that this processor has",
             options->cpu_mask);
     }
     sl_kernel_table_init(&compiled->kernels, isa);

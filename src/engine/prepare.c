@@ -50,7 +50,8 @@ static sluice_status take_options(sluice_engine *engine, const sluice_engine_opt
     sl_isa isa = SL_ISA_GENERIC;
     if (!sl_isa_parse(options->cpu_mask == NULL ? "auto" : options->cpu_mask, &isa)) {
         return sl_error_set(error, SLUICE_ERROR_ARGUMENT,
-                            "unknown CPU mask '%s': expected auto, generic, avx2, avx512 or neon", options->cpu_mask);
+                            "unknown CPU mask '%s': expected auto, generic, avx2, avx512, amx or neon",
+                            options->cpu_mask);
     }
     if (isa > sl_cpu_best_isa()) {
         return sl_error_set(error, SLUICE_ERROR_UNSUPPORTED, "this processor has no %s; its best is %s",

@@ -14,17 +14,20 @@ typedef enum sl_isa {
 #endif
     SL_ISA_AVX2,   /* AVX2, FMA and F16C */
     SL_ISA_AVX512, /* AVX2 and AVX-512 F, BW, DQ, VL, VNNI */
+    SL_ISA_AMX,    /* these and AMX tiles of int8 */
 #if !defined(__aarch64__)
     SL_ISA_NEON, /* AArch64's Advanced SIMD with dot products of bytes (asimddp) */
 #endif
     SL_ISA_COUNT
 } sl_isa;
 
-/* "generic", "avx2", "avx512", "neon". */
+/* "generic", "avx2", "avx512", "amx", "neon". */
 const char *sl_isa_name(sl_isa isa);
 /* Also "auto": the best the processor has. false for an unknown name. */
 bool sl_isa_parse(const char *name, sl_isa *isa);
-/* The best set that the processor and the operating system support. */
+/* The best set that the processor and the operating system support. On a processor with AMX this asks the kernel to let
+ * the process use tiles, as it must be asked; threads save a few kilobytes more from then on. A kernel that refuses is one
+ * without support for them. */
 sl_isa sl_cpu_best_isa(void);
 
 /* Physical cores among the CPUs this process may run on, at most what the cgroup quota (v1 and v2, all ancestors)

@@ -5,13 +5,17 @@
  *   1. A set counts as supported only when every extension in its description does and the operating system saves the
  *      registers it uses.
  *   2. The sets of one architecture are a chain: each includes the ones before it.
+ *   3. Nothing of the process changes but that it may use AMX tiles, where there are any.
  * Threads: any. */
 #include "os/cpu.h"
 
 #include <string.h>
 
-static const char *const isa_names[SL_ISA_COUNT] = {
-    [SL_ISA_GENERIC] = "generic", [SL_ISA_AVX2] = "avx2", [SL_ISA_AVX512] = "avx512", [SL_ISA_NEON] = "neon"};
+static const char *const isa_names[SL_ISA_COUNT] = {[SL_ISA_GENERIC] = "generic",
+                                                    [SL_ISA_AVX2] = "avx2",
+                                                    [SL_ISA_AVX512] = "avx512",
+                                                    [SL_ISA_AMX] = "amx",
+                                                    [SL_ISA_NEON] = "neon"};
 
 const char *sl_isa_name(sl_isa isa)
 {
@@ -36,6 +40,8 @@ bool sl_isa_parse(const char *name, sl_isa *isa)
 #if defined(__x86_64__)
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Bits of CPUID leaf 1 and leaf 7, and of the extended control register that tells what the system saves. */
 enum {
@@ -49,9 +55,15 @@ enum {
     LEAF7_EBX_AVX512BW = 30,
     LEAF7_EBX_AVX512VL = 31,
     LEAF7_ECX_AVX512VNNI = 11,
-    SAVES_YMM = 0x06, /* XMM and YMM */
-    SAVES_ZMM = 0xe6  /* and mask, upper ZMM, ZMM16 to 31 */
+    LEAF7_EDX_AMX_TILE = 24,
+    LEAF7_EDX_AMX_INT8 = 25,
+    SAVES_YMM = 0x06,     /* XMM and YMM */
+    SAVES_ZMM = 0xe6,     /* and mask, upper ZMM, ZMM16 to 31 */
+    SAVES_TILES = 0x60000 /* tile configuration and data */
 };
+
+/* What the kernel calls them. */
+enum { ARCH_REQUEST_STATE = 0x1023, STATE_TILE_DATA = 18 };
 
 static bool has_bits(unsigned value, unsigned bits)
 {
@@ -64,6 +76,12 @@ static unsigned saved_state(void)
     unsigned high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return low;
+}
+
+/* The kernel grants tiles on request only, because threads that use them have more to save. */
+static bool may_use_tiles(void)
+{
+    return syscall(SYS_arch_prctl, ARCH_REQUEST_STATE, STATE_TILE_DATA) == 0;
 }
 
 sl_isa sl_cpu_best_isa(void)
@@ -83,7 +101,11 @@ sl_isa sl_cpu_best_isa(void)
     if (!has_bits(ebx, leaf7_ebx) || !has_bits(ecx, 1u << LEAF7_ECX_AVX512VNNI) || !has_bits(saved, SAVES_ZMM)) {
         return SL_ISA_AVX2;
     }
-    return SL_ISA_AVX512;
+    if (!has_bits(edx, 1u << LEAF7_EDX_AMX_TILE | 1u << LEAF7_EDX_AMX_INT8) || !has_bits(saved, SAVES_TILES) ||
+        !may_use_tiles()) {
+        return SL_ISA_AVX512;
+    }
+    return SL_ISA_AMX;
 }
 
 #elif defined(__aarch64__)

@@ -119,9 +119,10 @@ def cpu_has(*flags):
 
 MASK_FLAGS = {"generic": (), "avx2": ("avx2", "fma", "f16c"),
               "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
+              "amx": ("avx512f", "avx512_vnni", "amx_tile", "amx_int8"),
               "neon": ("asimd", "asimddp")}
 # The instruction sets of this architecture.
-MASKS = ("generic", "neon") if platform.machine() == "aarch64" else ("generic", "avx2", "avx512")
+MASKS = ("generic", "neon") if platform.machine() == "aarch64" else ("generic", "avx2", "avx512", "amx")
 
 
 def need_mask(mask):
