@@ -172,12 +172,13 @@ typedef struct sl_block_act_q8_32 {
 } sl_block_act_q8_32;
 SL_BLOCK_SIZE_IS(sl_block_act_q8_32, 40);
 
-/* The int8 form of 256 activations. */
+/* The int8 form of 256 activations. Where rows are aligned to lines of the cache, no load of q crosses one. */
 typedef struct sl_block_act_q8_256 {
     float d;
     int16_t sums[SL_QK_K / 16]; /* of q, per 16 elements */
+    uint8_t unused[28];
     int8_t q[SL_QK_K];
 } sl_block_act_q8_256;
-SL_BLOCK_SIZE_IS(sl_block_act_q8_256, 292);
+SL_BLOCK_SIZE_IS(sl_block_act_q8_256, 320);
 
 #endif
