@@ -18,6 +18,8 @@
 
 #include "kernels/x86/avx2_tile256.inc"
 
+#include "kernels/x86/tile_pass.inc"
+
 #include "kernels/x86/tile_matmul.inc"
 
 DEFINE_MATMUL(avx2, q2_k)

@@ -18,6 +18,8 @@
 
 #include "kernels/x86/avx512_tile256.inc"
 
+#include "kernels/x86/tile_pass.inc"
+
 #include "kernels/x86/tile_matmul.inc"
 
 DEFINE_MATMUL(avx512, q2_k)

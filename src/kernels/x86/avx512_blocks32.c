@@ -47,6 +47,8 @@ SL_ALWAYS_INLINE void multiply(const block_format format, const tile_block *tile
     }
 }
 
+#include "kernels/x86/tile_pass.inc"
+
 #include "kernels/x86/tile_matmul.inc"
 
 DEFINE_MATMUL(avx512, q4_0)
