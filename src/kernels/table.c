@@ -12,6 +12,7 @@
 
 #include "kernels/arm/neon.h"
 #include "kernels/generic/generic.h"
+#include "kernels/x86/amx.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512.h"
 
@@ -64,6 +65,9 @@ static void fill_better_sets(sl_kernel_table *table)
     }
     if (table->isa >= SL_ISA_AVX512) {
         sl_avx512_fill(table);
+    }
+    if (table->isa >= SL_ISA_AMX) {
+        sl_amx_fill(table);
     }
 }
 

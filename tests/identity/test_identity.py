@@ -103,7 +103,7 @@ def test_instruction_set(plain, mask):
     assert said["logits_hash"] == plain["logits_hash"]
 
 
-@pytest.mark.parametrize("mask", ("avx2", "avx512"))
+@pytest.mark.parametrize("mask", ("avx2", "avx512", "amx"))
 @pytest.mark.parametrize("kind", ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"))
 def test_instruction_set_with_experts_from_a_grid(tmp_path, kind, mask):
     """Several tokens at once and one after the other take different kernels."""

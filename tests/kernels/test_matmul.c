@@ -123,7 +123,7 @@ static void every_shape_gives_the_bits_of_generic(void **state)
 
 static void run_fills(const sl_kernel_table *table, matmul_case shape, random_source *random)
 {
-    static const uint32_t tokens[] = {1, 4, 9};
+    static const uint32_t tokens[] = {1, 4, 9, 17};
     for (int weights = 0; weights < WEIGHTS_FILL_COUNT; weights++) {
         for (int activations = 0; activations < FLOATS_FILL_COUNT; activations++) {
             for (size_t t = 0; t < sizeof tokens / sizeof tokens[0]; t++) {
@@ -174,12 +174,18 @@ static void run_long_rows(const sl_kernel_table *table, matmul_case shape, rando
     compare_with_generic(table, &shape, random);
 }
 
+/* Kernels take tokens together in numbers of their own; blocks of 32 weights too. */
 static void run_many_tokens(const sl_kernel_table *table, matmul_case shape, random_source *random)
 {
+    static const uint32_t tokens[] = {31, 32, 33, 48, 49, 63, 64, 65, 127, 128, 129, 130, 191, 257, 260};
     shape.n_rows = shape.end_row = 18;
-    shape.n_columns = 512;
-    for (uint32_t n_tokens = 127; n_tokens <= 260; n_tokens = 2 * n_tokens + 3) {
+    shape.n_columns = block_of(shape.type) == 1 ? 160 : 5 * block_of(shape.type);
+    for (uint32_t n_tokens = 10; n_tokens <= 20; n_tokens++) {
         shape.n_tokens = n_tokens;
+        compare_with_generic(table, &shape, random);
+    }
+    for (size_t t = 0; t < sizeof tokens / sizeof tokens[0]; t++) {
+        shape.n_tokens = tokens[t];
         compare_with_generic(table, &shape, random);
     }
 }
@@ -275,6 +281,25 @@ static void types_without_an_own_kernel_are_named_as_falling_back(void **state)
     }
 }
 
+/* Else nothing would tell that the tests above passed over a set. */
+static void the_best_set_of_the_architecture_was_tested(void **state)
+{
+    (void)state;
+#if defined(__x86_64__)
+    const sl_isa best = SL_ISA_AMX;
+#elif defined(__aarch64__)
+    const sl_isa best = SL_ISA_NEON;
+#else
+    const sl_isa best = SL_ISA_GENERIC;
+#endif
+    if (sl_cpu_best_isa() < best) {
+        print_message("skipped: this processor has no %s, only %s was tested\n", sl_isa_name(best),
+                      sl_isa_name(sl_cpu_best_isa()));
+        skip();
+    }
+    assert_int_equal(table_of(best).isa, best);
+}
+
 static void every_readable_type_can_be_a_weight(void **state)
 {
     (void)state;
@@ -298,6 +323,7 @@ int run_matmul_tests(void)
         cmocka_unit_test(bits_do_not_depend_on_the_split),
         cmocka_unit_test(quantized_activations_have_the_bits_of_generic),
         cmocka_unit_test(types_without_an_own_kernel_are_named_as_falling_back),
+        cmocka_unit_test(the_best_set_of_the_architecture_was_tested),
         cmocka_unit_test(every_readable_type_can_be_a_weight),
     };
     return cmocka_run_group_tests_name("matmul", tests, NULL, NULL);

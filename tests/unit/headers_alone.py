@@ -16,6 +16,8 @@ ISA_FLAGS = {
     "src/kernels/x86/avx2": ["-mavx2", "-mfma", "-mf16c", "-mno-avx512f"],
     "src/kernels/x86/avx512": ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl",
                                "-mavx512vnni"],
+    "src/kernels/x86/amx": ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl",
+                            "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
 }
 STRICT = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
 
