@@ -1,8 +1,8 @@
 /* Matrix products with 32-element blocks: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
  *
  * A block of eight rows is turned so that rows are lanes (avx2_tile.h) before it is unpacked, which is then done for all of them
- * at once; what was unpacked of two times eight rows serves up to SL_TILE_PASS tokens, three at a time in registers. Fewer than
- * sl_tile_fewest tokens go to avx2_one32.c, which takes fewer rows at a time.
+ * at once; what was unpacked of two times eight rows serves up to SL_TILE_PASS tokens, three at a time in registers. A few go to
+ * avx2_one32.c, which takes fewer rows at a time.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
  * Invariants:
@@ -110,10 +110,10 @@ SL_ALWAYS_INLINE void multiply(const block_format format, const tile_block *tile
 
 #include "kernels/x86/tile_matmul.inc"
 
-DEFINE_MATMUL(avx2, q4_0)
-DEFINE_MATMUL(avx2, q4_1)
-DEFINE_MATMUL(avx2, q5_0)
-DEFINE_MATMUL(avx2, q5_1)
-DEFINE_MATMUL(avx2, q8_0)
-DEFINE_MATMUL(avx2, iq4_nl)
-DEFINE_MATMUL(avx2, mxfp4)
+DEFINE_MATMUL(avx2, q4_0, 2)
+DEFINE_MATMUL(avx2, q4_1, 2)
+DEFINE_MATMUL(avx2, q5_0, 2)
+DEFINE_MATMUL(avx2, q5_1, 2)
+DEFINE_MATMUL(avx2, q8_0, 8)
+DEFINE_MATMUL(avx2, iq4_nl, 8)
+DEFINE_MATMUL(avx2, mxfp4, 2)

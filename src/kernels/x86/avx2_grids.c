@@ -1,8 +1,8 @@
 /* Matrix products with blocks whose weights come from a grid: IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S.
  *
  * A block of eight rows is turned so that rows are lanes (avx2_tile.h) before it is unpacked, which is then done for all of them
- * at once; what was unpacked of two times eight rows serves up to SL_TILE_PASS tokens, three at a time in registers. Fewer than
- * sl_tile_fewest tokens go to avx2_one_grids.c, which takes fewer rows at a time.
+ * at once; what was unpacked of two times eight rows serves up to SL_TILE_PASS tokens, three at a time in registers. A few go to
+ * avx2_one_grids.c, which takes fewer rows at a time.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
  * Invariants:
@@ -23,10 +23,10 @@
 
 #include "kernels/x86/tile_matmul.inc"
 
-DEFINE_MATMUL(avx2, iq1_s)
-DEFINE_MATMUL(avx2, iq1_m)
-DEFINE_MATMUL(avx2, iq2_xxs)
-DEFINE_MATMUL(avx2, iq2_xs)
-DEFINE_MATMUL(avx2, iq2_s)
-DEFINE_MATMUL(avx2, iq3_xxs)
-DEFINE_MATMUL(avx2, iq3_s)
+DEFINE_MATMUL(avx2, iq1_s, 2)
+DEFINE_MATMUL(avx2, iq1_m, 2)
+DEFINE_MATMUL(avx2, iq2_xxs, 2)
+DEFINE_MATMUL(avx2, iq2_xs, 2)
+DEFINE_MATMUL(avx2, iq2_s, 2)
+DEFINE_MATMUL(avx2, iq3_xxs, 2)
+DEFINE_MATMUL(avx2, iq3_s, 2)

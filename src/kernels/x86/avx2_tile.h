@@ -44,16 +44,6 @@ SL_ALWAYS_INLINE int sl_tile_steps(int largest_code)
     return largest_code <= 15 ? 8 : largest_code <= 31 ? 4 : largest_code <= 63 ? 2 : 1;
 }
 
-/* Tokens below which rows are read faster by other loops, fewer at a time. Measured: the more a tile costs to unpack, the more
- * tokens it needs, and of 32-blocks the other loops take several tokens too. */
-SL_ALWAYS_INLINE uint32_t sl_tile_fewest(int largest_code, int block_elements)
-{
-    if (sl_tile_is_wide(largest_code)) {
-        return block_elements == 32 ? 8 : 3;
-    }
-    return sl_tile_steps(largest_code) == 2 ? 3 : 2;
-}
-
 /* The 16 bytes at `offset` of every row, as four words: lane r of words[j] is word j of row r. */
 SL_ALWAYS_INLINE void sl_tile_words(const uint8_t *const row[SL_TILE_LANES], size_t offset, sl_lanes words[4])
 {

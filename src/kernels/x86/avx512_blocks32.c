@@ -1,7 +1,7 @@
 /* Matrix products with 32-element blocks: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
  *
  * A block of sixteen rows is turned so that rows are lanes (avx512_tile.h) before it is unpacked, which is then done for all
- * rows at once; what was unpacked serves up to SL_TILE_PASS tokens, eight at a time in registers. One token goes to
+ * rows at once; what was unpacked serves up to SL_TILE_PASS tokens, eight at a time in registers. A few go to
  * avx512_one32.c, which takes fewer rows at a time.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit.
@@ -51,10 +51,10 @@ SL_ALWAYS_INLINE void multiply(const block_format format, const tile_block *tile
 
 #include "kernels/x86/tile_matmul.inc"
 
-DEFINE_MATMUL(avx512, q4_0)
-DEFINE_MATMUL(avx512, q4_1)
-DEFINE_MATMUL(avx512, q5_0)
-DEFINE_MATMUL(avx512, q5_1)
-DEFINE_MATMUL(avx512, q8_0)
-DEFINE_MATMUL(avx512, iq4_nl)
-DEFINE_MATMUL(avx512, mxfp4)
+DEFINE_MATMUL(avx512, q4_0, 3)
+DEFINE_MATMUL(avx512, q4_1, 3)
+DEFINE_MATMUL(avx512, q5_0, 3)
+DEFINE_MATMUL(avx512, q5_1, 3)
+DEFINE_MATMUL(avx512, q8_0, 3)
+DEFINE_MATMUL(avx512, iq4_nl, 3)
+DEFINE_MATMUL(avx512, mxfp4, 3)

@@ -23,10 +23,10 @@
 
 #include "kernels/x86/tile_matmul.inc"
 
-DEFINE_MATMUL(avx512, iq1_s)
-DEFINE_MATMUL(avx512, iq1_m)
-DEFINE_MATMUL(avx512, iq2_xxs)
-DEFINE_MATMUL(avx512, iq2_xs)
-DEFINE_MATMUL(avx512, iq2_s)
-DEFINE_MATMUL(avx512, iq3_xxs)
-DEFINE_MATMUL(avx512, iq3_s)
+DEFINE_MATMUL(avx512, iq1_s, 2)
+DEFINE_MATMUL(avx512, iq1_m, 2)
+DEFINE_MATMUL(avx512, iq2_xxs, 2)
+DEFINE_MATMUL(avx512, iq2_xs, 2)
+DEFINE_MATMUL(avx512, iq2_s, 2)
+DEFINE_MATMUL(avx512, iq3_xxs, 2)
+DEFINE_MATMUL(avx512, iq3_s, 2)

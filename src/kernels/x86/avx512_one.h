@@ -1,4 +1,4 @@
-/* One token: four rows side by side, so that four outputs share each load of the activation and lie in one vector, and the
+/* A few tokens: four rows side by side, so that four outputs share each load of the activation and lie in one vector, and the
  * stream of weights is prefetched in the order in which it lies in memory. */
 #ifndef SL_KERNELS_X86_AVX512_ONE_H
 #define SL_KERNELS_X86_AVX512_ONE_H

@@ -1,4 +1,4 @@
-/* Matrix products of one token with 256-element blocks: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS.
+/* Matrix products of few tokens with 256-element blocks: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS.
  *
  * A block of four rows is a step (avx512_one.h). A row's 256 codes are four vectors, in whatever order unpacking leaves
  * them: the activation is put into that order once for all rows.

@@ -1,4 +1,4 @@
-/* Matrix products of one token with 32-element blocks: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
+/* Matrix products of few tokens with 32-element blocks: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
  *
  * Four blocks of four rows are a step (avx512_one.h), so that sixteen integer sums fill one vector: block b of row r in
  * lane 4 b + r.

@@ -18,14 +18,6 @@ enum {
 
 typedef __m512 sl_tile_sums; /* of all rows with one token */
 
-/* Tokens below which rows are read faster by other loops, fewer at a time. */
-SL_ALWAYS_INLINE uint32_t sl_tile_fewest(int largest_code, int block_elements)
-{
-    (void)largest_code;
-    (void)block_elements;
-    return 2;
-}
-
 /* The 16 bytes at `offset` of every row, as four words: lane r of words[j] is word j of row r. */
 SL_ALWAYS_INLINE void sl_tile_words(const uint8_t *const row[SL_TILE_LANES], size_t offset, sl_lanes words[4])
 {
