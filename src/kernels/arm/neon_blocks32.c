@@ -115,20 +115,10 @@ static const block_format format_q8_0 = {codes_q8_0, sizeof(sl_block_q8_0), fals
 static const block_format format_iq4_nl = {codes_iq4_nl, sizeof(sl_block_iq4_nl), false, false};
 static const block_format format_mxfp4 = {codes_mxfp4, sizeof(sl_block_mxfp4), false, true};
 
-/* The 16-bit scales at `offset` of one block in four rows. */
-SL_ALWAYS_INLINE float32x4_t half_scales(const uint8_t *const row[4], size_t offset)
-{
-    uint16_t halves[4];
-    for (int r = 0; r < 4; r++) {
-        memcpy(&halves[r], row[r] + offset, sizeof halves[r]);
-    }
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(halves)));
-}
-
 SL_ALWAYS_INLINE float32x4_t scales_of(const block_format format, const uint8_t *const row[4])
 {
     if (!format.has_e8m0_scale) {
-        return half_scales(row, 0);
+        return sl_neon_half_scales(row, 0);
     }
     float scales[4];
     for (int r = 0; r < 4; r++) {
@@ -158,7 +148,7 @@ SL_ALWAYS_INLINE float32x4_t multiply_one(const block_format format, const uint8
         int8x16x2_t codes = format.codes(row[r]);
         products[r] = vdotq_s32(vdotq_s32(vdupq_n_s32(0), codes.val[0], low), codes.val[1], high);
     }
-    float32x4_t m = format.has_minimum ? half_scales(row, sizeof(uint16_t)) : vdupq_n_f32(0.0f);
+    float32x4_t m = format.has_minimum ? sl_neon_half_scales(row, sizeof(uint16_t)) : vdupq_n_f32(0.0f);
     return add_terms(format, scales_of(format, row), m, x, sl_neon_sum_four(products), sum);
 }
 
@@ -178,7 +168,7 @@ SL_ALWAYS_INLINE void unpack_tile(const block_format format, const uint8_t *cons
         }
     }
     tile->d = scales_of(format, row);
-    tile->m = format.has_minimum ? half_scales(row, sizeof(uint16_t)) : vdupq_n_f32(0.0f);
+    tile->m = format.has_minimum ? sl_neon_half_scales(row, sizeof(uint16_t)) : vdupq_n_f32(0.0f);
 }
 
 SL_ALWAYS_INLINE void multiply_tile(const block_format format, const unpacked_tile *tile, const uint8_t *activations,

@@ -3,6 +3,9 @@
 #define SL_KERNELS_ARM_NEON_MATH_H
 
 #include <arm_neon.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 #include "kernels/generic/math.h"
 
@@ -51,6 +54,16 @@ SL_ALWAYS_INLINE float sl_neon_sum_tree(const float32x4_t partial[SL_NEON_VECTOR
 {
     float32x4_t by4 = vaddq_f32(vaddq_f32(partial[0], partial[2]), vaddq_f32(partial[1], partial[3]));
     return vpadds_f32(vadd_f32(vget_low_f32(by4), vget_high_f32(by4)));
+}
+
+/* The 16-bit scales at `offset` of one block in four rows. */
+SL_ALWAYS_INLINE float32x4_t sl_neon_half_scales(const uint8_t *const row[4], size_t offset)
+{
+    uint16_t halves[4];
+    for (int r = 0; r < 4; r++) {
+        memcpy(&halves[r], row[r] + offset, sizeof halves[r]);
+    }
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(halves)));
 }
 
 /* Lane i: the sum of the four lanes of v[i]. Integers: the order does not matter. */
