@@ -300,6 +300,20 @@ static void the_best_set_of_the_architecture_was_tested(void **state)
     assert_int_equal(table_of(best).isa, best);
 }
 
+static void every_set_has_a_product_of_its_own_for_every_type(void **state)
+{
+    (void)state;
+    skip_without_other_sets();
+    for (int isa = SL_ISA_GENERIC + 1; isa <= (int)sl_cpu_best_isa(); isa++) {
+        sl_kernel_table table = table_of((sl_isa)isa);
+        for (int type = 0; type < SL_TYPE_COUNT; type++) {
+            if (sl_kernel_table_falls_back(&table, (sl_type)type)) {
+                fail_msg("%s has no product for %s", sl_isa_name(table.isa), sl_type_traits_of(type)->name);
+            }
+        }
+    }
+}
+
 static void every_readable_type_can_be_a_weight(void **state)
 {
     (void)state;
@@ -324,6 +338,7 @@ int run_matmul_tests(void)
         cmocka_unit_test(quantized_activations_have_the_bits_of_generic),
         cmocka_unit_test(types_without_an_own_kernel_are_named_as_falling_back),
         cmocka_unit_test(the_best_set_of_the_architecture_was_tested),
+        cmocka_unit_test(every_set_has_a_product_of_its_own_for_every_type),
         cmocka_unit_test(every_readable_type_can_be_a_weight),
     };
     return cmocka_run_group_tests_name("matmul", tests, NULL, NULL);

@@ -26,6 +26,13 @@ void sl_neon_fill(sl_kernel_table *table)
     table->matmul[SL_TYPE_Q5_K] = sl_neon_matmul_q5_k;
     table->matmul[SL_TYPE_Q6_K] = sl_neon_matmul_q6_k;
     table->matmul[SL_TYPE_IQ4_XS] = sl_neon_matmul_iq4_xs;
+    table->matmul[SL_TYPE_IQ1_S] = sl_neon_matmul_iq1_s;
+    table->matmul[SL_TYPE_IQ1_M] = sl_neon_matmul_iq1_m;
+    table->matmul[SL_TYPE_IQ2_XXS] = sl_neon_matmul_iq2_xxs;
+    table->matmul[SL_TYPE_IQ2_XS] = sl_neon_matmul_iq2_xs;
+    table->matmul[SL_TYPE_IQ2_S] = sl_neon_matmul_iq2_s;
+    table->matmul[SL_TYPE_IQ3_XXS] = sl_neon_matmul_iq3_xxs;
+    table->matmul[SL_TYPE_IQ3_S] = sl_neon_matmul_iq3_s;
     table->quantize_row[SL_TYPE_ACT_Q8_32] = sl_neon_quantize_row_q8_32;
     table->quantize_row[SL_TYPE_ACT_Q8_256] = sl_neon_quantize_row_q8_256;
     table->rms_norm = sl_neon_rms_norm;

@@ -13,6 +13,8 @@ sl_matmul_fn sl_neon_matmul_q4_0, sl_neon_matmul_q4_1, sl_neon_matmul_q5_0, sl_n
 sl_matmul_fn sl_neon_matmul_q8_0, sl_neon_matmul_iq4_nl, sl_neon_matmul_mxfp4;
 sl_matmul_fn sl_neon_matmul_q2_k, sl_neon_matmul_q3_k, sl_neon_matmul_q4_k, sl_neon_matmul_q5_k;
 sl_matmul_fn sl_neon_matmul_q6_k, sl_neon_matmul_iq4_xs;
+sl_matmul_fn sl_neon_matmul_iq1_s, sl_neon_matmul_iq1_m, sl_neon_matmul_iq2_xxs, sl_neon_matmul_iq2_xs;
+sl_matmul_fn sl_neon_matmul_iq2_s, sl_neon_matmul_iq3_xxs, sl_neon_matmul_iq3_s;
 
 sl_quantize_row_fn sl_neon_quantize_row_q8_32, sl_neon_quantize_row_q8_256;
 
