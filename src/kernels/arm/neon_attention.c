@@ -99,7 +99,9 @@ SL_ALWAYS_INLINE void score_tile(const sl_attention_task *task, sl_kv_type kv_ty
             }
         }
     }
+#pragma GCC unroll 4
     for (int q = 0; q < n_queries; q++) {
+#pragma GCC unroll 4
         for (int p = 0; p < n_positions; p++) {
             float dot =
                 finish_dot(task, kv_type, queries + (size_t)q * dim, (position + (uint32_t)p) * dim, whole, sums[q][p]);
