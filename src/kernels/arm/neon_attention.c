@@ -7,13 +7,14 @@
  *   2. Elements after the last whole vector go through the scalar definition.
  *   3. Of the scratch, [0, 4 * SL_ATTENTION_CHUNK) holds scores (one row per query of a group), then come the group's
  *      weighted values, then per query of a token its maximum and sum so far.
- *   4. A cache of another type than F32 and F16 is left to generic.
+ *   4. Rows of a Q8_0 cache are whole blocks, so 16 elements that start at a multiple of 16 have one scale.
  * Threads: pure functions; any thread. The scratch is private to the caller. */
 #include <string.h>
 
 #include "kernels/arm/neon.h"
 #include "kernels/arm/neon_math.h"
-#include "kernels/generic/generic.h"
+#include "kernels/generic/kv.h"
+#include "kernels/generic/quantize.h"
 #include "kernels/generic/sums.h"
 
 enum {
@@ -22,10 +23,30 @@ enum {
     LANES = 4
 };
 
+static void store_q8_0(const float *x, uint32_t n, sl_block_q8_0 *blocks)
+{
+    for (uint32_t b = 0; b < n / SL_KV_BLOCK; b++, x += SL_KV_BLOCK) {
+        sl_kv_scale scale = sl_kv_scale_of(sl_neon_largest_bits(x, SL_KV_BLOCK));
+        memcpy(&blocks[b].d, &scale.d, sizeof scale.d);
+        if (scale.inverse == 0.0f) {
+            memset(blocks[b].q, 0, sizeof blocks[b].q);
+            continue;
+        }
+        for (int half = 0; half < 2; half++) {
+            int8x16_t codes = sl_neon_codes(x + 16 * half, scale.inverse);
+            vst1q_s8(blocks[b].q + 16 * half, vmaxq_s8(codes, vdupq_n_s8(-127)));
+        }
+    }
+}
+
 void sl_neon_store_kv(const float *x, uint32_t n, sl_kv_type kv_type, void *out)
 {
-    if (kv_type != SL_KV_F16) {
-        sl_generic_store_kv(x, n, kv_type, out);
+    if (kv_type == SL_KV_F32) {
+        memcpy(out, x, n * sizeof *x);
+        return;
+    }
+    if (kv_type == SL_KV_Q8_0) {
+        store_q8_0(x, n, out);
         return;
     }
     uint16_t *halves = out;
@@ -38,17 +59,50 @@ void sl_neon_store_kv(const float *x, uint32_t n, sl_kv_type kv_type, void *out)
     }
 }
 
+/* Eight codes of a block with its scale. */
+SL_ALWAYS_INLINE void scale_codes(int8x8_t codes, float32x4_t d, float32x4_t *low, float32x4_t *high)
+{
+    int16x8_t wide = vmovl_s8(codes);
+    *low = vmulq_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), d);
+    *high = vmulq_f32(vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide))), d);
+}
+
+SL_ALWAYS_INLINE float32x4_t scale_of(const sl_block_q8_0 *block)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(block->d)));
+}
+
 SL_ALWAYS_INLINE float32x4_t load4(const void *elements, size_t index, sl_kv_type kv_type)
 {
     if (kv_type == SL_KV_F32) {
         return vld1q_f32((const float *)elements + index);
     }
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)elements + index / SL_KV_BLOCK;
+        uint32_t four;
+        memcpy(&four, block->q + index % SL_KV_BLOCK, sizeof four);
+        float32x4_t low;
+        float32x4_t high;
+        scale_codes(vcreate_s8(four), scale_of(block), &low, &high);
+        return low;
+    }
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)elements + index)));
 }
 
-SL_ALWAYS_INLINE float load1(const void *elements, size_t index, sl_kv_type kv_type)
+/* 16 elements; those of Q8_0 start at a multiple of 16. */
+SL_ALWAYS_INLINE void load16(const void *elements, size_t index, sl_kv_type kv_type, float32x4_t out[SL_NEON_VECTORS])
 {
-    return kv_type == SL_KV_F32 ? ((const float *)elements)[index] : sl_f16_to_f32(((const uint16_t *)elements)[index]);
+    if (kv_type == SL_KV_Q8_0) {
+        const sl_block_q8_0 *block = (const sl_block_q8_0 *)elements + index / SL_KV_BLOCK;
+        int8x16_t codes = vld1q_s8(block->q + index % SL_KV_BLOCK);
+        float32x4_t d = scale_of(block);
+        scale_codes(vget_low_s8(codes), d, &out[0], &out[1]);
+        scale_codes(vget_high_s8(codes), d, &out[2], &out[3]);
+        return;
+    }
+    for (int v = 0; v < SL_NEON_VECTORS; v++) {
+        out[v] = load4(elements, index + LANES * (size_t)v, kv_type);
+    }
 }
 
 static void store_partials(const float32x4_t sums[SL_NEON_VECTORS], float partial[SL_PARTIAL_SUMS])
@@ -68,7 +122,7 @@ SL_ALWAYS_INLINE float finish_dot(const sl_attention_task *task, sl_kv_type kv_t
     float partial[SL_PARTIAL_SUMS];
     store_partials(sums, partial);
     for (uint32_t j = first; j < task->key_dim; j++) {
-        partial[j - first] = fmaf(query[j], load1(task->keys, key + j, kv_type), partial[j - first]);
+        partial[j - first] = fmaf(query[j], sl_kv_element(task->keys, key + j, kv_type), partial[j - first]);
     }
     return sl_sum_tree(partial);
 }
@@ -89,12 +143,13 @@ SL_ALWAYS_INLINE void score_tile(const sl_attention_task *task, sl_kv_type kv_ty
     size_t dim = task->key_dim;
     uint32_t whole = task->key_dim / SL_PARTIAL_SUMS * SL_PARTIAL_SUMS;
     for (uint32_t j = 0; j < whole; j += SL_PARTIAL_SUMS) {
-        for (uint32_t v = 0; v < SL_NEON_VECTORS; v++) {
-            for (int p = 0; p < n_positions; p++) {
-                float32x4_t key = load4(task->keys, (position + (uint32_t)p) * dim + j + LANES * v, kv_type);
-                for (int q = 0; q < n_queries; q++) {
+        for (int p = 0; p < n_positions; p++) {
+            float32x4_t keys[SL_NEON_VECTORS];
+            load16(task->keys, (position + (uint32_t)p) * dim + j, kv_type, keys);
+            for (int q = 0; q < n_queries; q++) {
+                for (uint32_t v = 0; v < SL_NEON_VECTORS; v++) {
                     float32x4_t query = vld1q_f32(queries + (size_t)q * dim + j + LANES * v);
-                    sums[q][p][v] = vfmaq_f32(sums[q][p][v], query, key);
+                    sums[q][p][v] = vfmaq_f32(sums[q][p][v], query, keys[v]);
                 }
             }
         }
@@ -135,10 +190,17 @@ SL_ALWAYS_INLINE void weigh_tile(const sl_attention_task *task, sl_kv_type kv_ty
     }
     for (uint32_t i = begin; i < end; i++) {
         size_t value = (size_t)(first + i) * task->value_dim + dim;
+        float32x4_t values[CHAINS];
+        if (n_vectors == 1) {
+            values[0] = load4(task->values, value, kv_type);
+        } else {
+            for (int v = 0; v < n_vectors; v += SL_NEON_VECTORS) {
+                load16(task->values, value + LANES * (size_t)v, kv_type, values + v);
+            }
+        }
         for (int v = 0; v < n_vectors; v++) {
-            float32x4_t values = load4(task->values, value + LANES * (size_t)v, kv_type);
             for (int q = 0; q < n_queries; q++) {
-                sums[q][v] = vfmaq_n_f32(sums[q][v], values, p[q * SL_ATTENTION_CHUNK + i]);
+                sums[q][v] = vfmaq_n_f32(sums[q][v], values[v], p[q * SL_ATTENTION_CHUNK + i]);
             }
         }
     }
@@ -164,7 +226,7 @@ SL_ALWAYS_INLINE void weigh_values(const sl_attention_task *task, sl_kv_type kv_
         for (int q = 0; q < n_queries; q++) {
             float sum = 0.0f;
             for (uint32_t i = begin; i < end; i++) {
-                float value = load1(task->values, (size_t)(first + i) * task->value_dim + dim, kv_type);
+                float value = sl_kv_element(task->values, (size_t)(first + i) * task->value_dim + dim, kv_type);
                 sum = fmaf(p[q * SL_ATTENTION_CHUNK + i], value, sum);
             }
             out[(size_t)q * task->value_dim + dim] = sum;
@@ -248,9 +310,9 @@ void sl_neon_attention(const sl_attention_task *task)
 {
     if (task->kv_type == SL_KV_F32) {
         attend(task, SL_KV_F32);
-    } else if (task->kv_type == SL_KV_F16) {
-        attend(task, SL_KV_F16);
+    } else if (task->kv_type == SL_KV_Q8_0) {
+        attend(task, SL_KV_Q8_0);
     } else {
-        sl_generic_attention(task);
+        attend(task, SL_KV_F16);
     }
 }

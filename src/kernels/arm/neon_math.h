@@ -49,6 +49,28 @@ SL_ALWAYS_INLINE float32x4_t sl_neon_greater(float32x4_t x, float32x4_t maximum)
     return vbslq_f32(vcgtq_f32(x, maximum), x, maximum);
 }
 
+/* The bits of the largest magnitude among n elements, a multiple of four: NaN and infinity come out on top. */
+SL_ALWAYS_INLINE uint32_t sl_neon_largest_bits(const float *x, int n)
+{
+    uint32x4_t largest = vdupq_n_u32(0);
+    for (int i = 0; i < n; i += 4) {
+        largest = vmaxq_u32(largest, vreinterpretq_u32_f32(vabsq_f32(vld1q_f32(x + i))));
+    }
+    return vmaxvq_u32(largest);
+}
+
+/* 16 elements times `inverse`, rounded to nearest even whatever the mode, held within -128 and 127. */
+SL_ALWAYS_INLINE int8x16_t sl_neon_codes(const float *x, float inverse)
+{
+    int32x4_t a = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x), inverse));
+    int32x4_t b = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4), inverse));
+    int32x4_t c = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 8), inverse));
+    int32x4_t d = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 12), inverse));
+    int16x8_t low = vcombine_s16(vqmovn_s32(a), vqmovn_s32(b));
+    int16x8_t high = vcombine_s16(vqmovn_s32(c), vqmovn_s32(d));
+    return vcombine_s8(vqmovn_s16(low), vqmovn_s16(high));
+}
+
 /* The tree over 16 partial sums in order. */
 SL_ALWAYS_INLINE float sl_neon_sum_tree(const float32x4_t partial[SL_NEON_VECTORS])
 {

@@ -9,6 +9,7 @@
  *   3. A NaN score, or a chunk whose scores are all -infinity, makes the outputs of that query NaN.
  * Threads: pure functions; any thread. The scratch is private to the caller. */
 #include "kernels/generic/generic.h"
+#include "kernels/generic/kv.h"
 #include "kernels/generic/math.h"
 #include "kernels/generic/quantize.h"
 #include "kernels/generic/sums.h"
@@ -72,15 +73,6 @@ size_t sl_attention_scratch_floats(uint32_t n_queries, uint32_t key_dim, uint32_
            SUBSET_QUERIES * (padded_key + SL_ATTENTION_CHUNK + padded_value) + (2 * n_states + 15) / 16 * 16;
 }
 
-static float load_kv(const void *elements, size_t index, sl_kv_type kv_type)
-{
-    if (kv_type == SL_KV_Q8_0) {
-        const sl_block_q8_0 *block = (const sl_block_q8_0 *)elements + index / SL_KV_BLOCK;
-        return sl_f16_to_f32(block->d) * (float)block->q[index % SL_KV_BLOCK];
-    }
-    return kv_type == SL_KV_F32 ? ((const float *)elements)[index] : sl_f16_to_f32(((const uint16_t *)elements)[index]);
-}
-
 /* Scores of one query over positions [begin, end) of the chunk at `first`; returns their maximum. */
 static float score_chunk(const sl_attention_task *task, const float *query, uint32_t first, uint32_t begin,
                          uint32_t end, float *scores)
@@ -91,7 +83,7 @@ static float score_chunk(const sl_attention_task *task, const float *query, uint
         float partial[SL_PARTIAL_SUMS] = {0};
         for (uint32_t j = 0; j < task->key_dim; j++) {
             float *sum = &partial[j % SL_PARTIAL_SUMS];
-            *sum = fmaf(query[j], load_kv(task->keys, key + j, task->kv_type), *sum);
+            *sum = fmaf(query[j], sl_kv_element(task->keys, key + j, task->kv_type), *sum);
         }
         scores[i] = task->scale * sl_sum_tree(partial);
         maximum = scores[i] > maximum ? scores[i] : maximum;
@@ -112,7 +104,7 @@ static float weigh_chunk(const sl_attention_task *task, uint32_t first, uint32_t
     for (uint32_t i = begin; i < end; i++) {
         size_t value = (size_t)(first + i) * task->value_dim;
         for (uint32_t d = 0; d < task->value_dim; d++) {
-            chunk_out[d] = fmaf(scores[i], load_kv(task->values, value + d, task->kv_type), chunk_out[d]);
+            chunk_out[d] = fmaf(scores[i], sl_kv_element(task->values, value + d, task->kv_type), chunk_out[d]);
         }
     }
     return sl_sum_tree(partial);

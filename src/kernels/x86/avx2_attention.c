@@ -11,6 +11,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/generic/kv.h"
 #include "kernels/generic/math.h"
 #include "kernels/generic/quantize.h"
 #include "kernels/generic/sums.h"
@@ -84,15 +85,6 @@ SL_ALWAYS_INLINE __m256 load8(const void *elements, size_t index, sl_kv_type kv_
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)elements + index)));
 }
 
-SL_ALWAYS_INLINE float load1(const void *elements, size_t index, sl_kv_type kv_type)
-{
-    if (kv_type == SL_KV_Q8_0) {
-        const sl_block_q8_0 *block = (const sl_block_q8_0 *)elements + index / SL_KV_BLOCK;
-        return sl_f16_to_f32(block->d) * (float)block->q[index % SL_KV_BLOCK];
-    }
-    return kv_type == SL_KV_F32 ? ((const float *)elements)[index] : sl_f16_to_f32(((const uint16_t *)elements)[index]);
-}
-
 /* The tree over 16 partials that continue with the elements from `first` on. */
 SL_ALWAYS_INLINE float finish_dot(const sl_attention_task *task, sl_kv_type kv_type, const float *query, size_t key,
                                   uint32_t first, __m256 low, __m256 high)
@@ -104,7 +96,7 @@ SL_ALWAYS_INLINE float finish_dot(const sl_attention_task *task, sl_kv_type kv_t
     _mm256_storeu_ps(partial, low);
     _mm256_storeu_ps(partial + 8, high);
     for (uint32_t j = first; j < task->key_dim; j++) {
-        partial[j - first] = fmaf(query[j], load1(task->keys, key + j, kv_type), partial[j - first]);
+        partial[j - first] = fmaf(query[j], sl_kv_element(task->keys, key + j, kv_type), partial[j - first]);
     }
     return sl_sum_tree(partial);
 }
@@ -201,7 +193,7 @@ SL_ALWAYS_INLINE void weigh_values(const sl_attention_task *task, sl_kv_type kv_
         for (int q = 0; q < n_queries; q++) {
             float sum = 0.0f;
             for (uint32_t i = begin; i < end; i++) {
-                float value = load1(task->values, (size_t)(first + i) * task->value_dim + dim, kv_type);
+                float value = sl_kv_element(task->values, (size_t)(first + i) * task->value_dim + dim, kv_type);
                 sum = fmaf(p[q * SL_ATTENTION_CHUNK + i], value, sum);
             }
             out[(size_t)q * task->value_dim + dim] = sum;
