@@ -111,10 +111,12 @@ SL_ALWAYS_INLINE sl_lanes sl_tile_look_up_four(const uint32_t *grid, sl_lanes in
     return (sl_lanes)_mm256_i32gather_epi32((const int *)grid, (__m256i)indices, 4);
 }
 
-/* The first or the second four elements of an entry of eight. */
-SL_ALWAYS_INLINE sl_lanes sl_tile_look_up_half(const uint64_t *grid, sl_lanes indices, int half)
+/* The first and the second four elements of an entry of eight. */
+SL_ALWAYS_INLINE void sl_tile_look_up_eight(const uint64_t *grid, sl_lanes indices, sl_lanes halves[2])
 {
-    return (sl_lanes)_mm256_i32gather_epi32((const int *)(const void *)grid + half, (__m256i)indices, 8);
+    const int *fours = (const int *)(const void *)grid;
+    halves[0] = (sl_lanes)_mm256_i32gather_epi32(fours, (__m256i)indices, 8);
+    halves[1] = (sl_lanes)_mm256_i32gather_epi32(fours + 1, (__m256i)indices, 8);
 }
 
 SL_ALWAYS_INLINE void sl_tile_store(float *out, sl_tile_sums sums, uint32_t n_rows)

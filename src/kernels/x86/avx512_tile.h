@@ -85,10 +85,14 @@ SL_ALWAYS_INLINE sl_lanes sl_tile_look_up_four(const uint32_t *grid, sl_lanes in
     return (sl_lanes)_mm512_i32gather_epi32((__m512i)indices, grid, 4);
 }
 
-/* The first or the second four elements of an entry of eight. */
-SL_ALWAYS_INLINE sl_lanes sl_tile_look_up_half(const uint64_t *grid, sl_lanes indices, int half)
+/* The first and the second four elements of an entry of eight, fetched together. */
+SL_ALWAYS_INLINE void sl_tile_look_up_eight(const uint64_t *grid, sl_lanes indices, sl_lanes halves[2])
 {
-    return (sl_lanes)_mm512_i32gather_epi32((__m512i)indices, (const uint8_t *)grid + 4 * half, 8);
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    __m512i low = _mm512_i32gather_epi64(_mm512_castsi512_si256((__m512i)indices), grid, 8);
+    __m512i high = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64((__m512i)indices, 1), grid, 8);
+    halves[0] = (sl_lanes)_mm512_permutex2var_epi32(low, even, high);
+    halves[1] = (sl_lanes)_mm512_permutex2var_epi32(low, _mm512_add_epi32(even, _mm512_set1_epi32(1)), high);
 }
 
 SL_ALWAYS_INLINE void sl_tile_store(float *out, sl_tile_sums sums, uint32_t n_rows)
