@@ -7,12 +7,11 @@
 /* cmocka.h needs setjmp, stdarg, stddef and stdint. */
 #include <cmocka.h>
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "../support/counting_locks.h"
 #include "../support/engine_run.h"
 
 enum { CONTEXT = 32, CHUNK = 8, N_TOKENS = 20 };
@@ -94,17 +93,6 @@ static void evaluating_allocates_nothing(void **state)
     assert_true(stats.expert_misses > 0);
     assert_int_equal(test->counter.n_allocated, n_before);
     assert_int_equal(test->counter.n_released, n_released);
-}
-
-static atomic_ulong n_locks;
-
-int __real_pthread_mutex_lock(pthread_mutex_t *mutex);
-int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
-
-int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
-{
-    atomic_fetch_add(&n_locks, 1);
-    return __real_pthread_mutex_lock(mutex);
 }
 
 static void decode(fixture *test)

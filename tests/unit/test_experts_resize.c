@@ -599,6 +599,16 @@ static void open_large(bench *self)
     self->store = manual_store_open(self->set, 8, 1 << 20, &self->reads);
 }
 
+/* Everything that was asked for arrives. */
+static void finish_and_close(bench *self)
+{
+    manual_finish_all(&self->reads);
+    take(self);
+    release_all(self);
+    end(self);
+    close_bench(self);
+}
+
 /* What a waiting thread does before it sleeps. The slot it prepared, SL_NO_SLOT for none. */
 static uint32_t populate(bench *self)
 {
@@ -621,11 +631,7 @@ static void who_waits_has_memory_given_to_the_slots_that_are_read_later(void **s
     assert_int_equal(populate(&self), 4);
     assert_int_equal(populate(&self), 5);
     assert_int_equal(populate(&self), SL_NO_SLOT);
-    manual_finish_all(&self.reads);
-    take(&self);
-    release_all(&self);
-    end(&self);
-    close_bench(&self);
+    finish_and_close(&self);
 }
 
 static void memory_that_a_slot_has_already_is_left_alone(void **state)
@@ -641,11 +647,7 @@ static void memory_that_a_slot_has_already_is_left_alone(void **state)
     assert_int_equal(populate(&self), 6); /* of slots 3 to 7, and three are passed over */
     assert_int_equal(populate(&self), 7);
     assert_int_equal(populate(&self), SL_NO_SLOT);
-    manual_finish_all(&self.reads);
-    take(&self);
-    release_all(&self);
-    end(&self);
-    close_bench(&self);
+    finish_and_close(&self);
 }
 
 static void memory_is_not_given_back_while_some_is_prepared(void **state)

@@ -1,25 +1,14 @@
 /* A store with a slot for every expert, once all are read: what it does without its lock, and how it takes that back. */
 #include "manual_store.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
+
+#include "../support/counting_locks.h"
 
 static const expert_shape small = {
     .n_layers = 2, .n_experts = 4, .n_ranges = 3, .matrix_bytes = 5000, .n_files = 1, .buffered = true};
 enum { N_ALL = 8, N_EXPERTS = 4 };
 static const uint32_t numbers[N_EXPERTS] = {0, 1, 2, 3};
-
-static atomic_ulong n_locks;
-
-int __real_pthread_mutex_lock(pthread_mutex_t *mutex);
-int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
-
-int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
-{
-    atomic_fetch_add(&n_locks, 1);
-    return __real_pthread_mutex_lock(mutex);
-}
 
 typedef struct fixture {
     expert_files *set; /* owned */
