@@ -2,7 +2,10 @@
  *
  * A core waits for 16 lines in its first-level cache and for three times as many in the second. So a line is asked for twice:
  * far ahead into the second, from there, near, into the first. It is done line by line between what is computed: asked for
- * many at once they wait for each other, and loads wait for them. */
+ * many at once they wait for each other, and loads wait for them.
+ *
+ * The core's own prefetchers follow the stream too, until something else misses the caches: they begin anew, and some
+ * hundreds of kilobytes are slow. So the lines of outputs are asked for many at once, before the weights that lead to them. */
 #ifndef SL_KERNELS_X86_AVX2_AHEAD_H
 #define SL_KERNELS_X86_AVX2_AHEAD_H
 
@@ -14,7 +17,8 @@
 enum {
     SL_AHEAD_NEAR_BYTES = 512,
     SL_AHEAD_FAR_BYTES = 4096,
-    SL_AHEAD_HELD_BYTES = 16384 /* of the first-level cache, at most, wait to be used */
+    SL_AHEAD_HELD_BYTES = 16384, /* of the first-level cache, at most, wait to be used */
+    SL_AHEAD_OUTPUTS = 1024      /* of one token, asked for at once */
 };
 
 /* Where lines are asked for while the next step of the stream of weights is computed. */
@@ -46,6 +50,15 @@ SL_ALWAYS_INLINE void sl_ahead_move(sl_ahead *ahead, size_t step_bytes)
 {
     ahead->near += step_bytes;
     ahead->far += step_bytes;
+}
+
+/* The lines of `count` outputs, to be written; at least one. */
+SL_ALWAYS_INLINE void sl_ahead_outputs(float *out, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i += 64 / sizeof *out) {
+        __builtin_prefetch(out + i, 1, 3);
+    }
+    __builtin_prefetch(out + count - 1, 1, 3);
 }
 
 #endif

@@ -210,6 +210,9 @@ SL_ALWAYS_INLINE void multiply_group(const block_format format, const uint8_t *w
     for (uint32_t t = 0; t < n_tokens; t += TOKENS) {
         uint32_t n = n_tokens - t < TOKENS ? n_tokens - t : TOKENS;
         const uint8_t *x = activations + t * activation_stride;
+        for (uint32_t i = 0; i < n; i++) {
+            sl_ahead_outputs(out + (t + i) * out_stride + first, end - first);
+        }
         for (uint32_t r = first; r < end; r += ROWS) {
             uint32_t n_rows = end - r < ROWS ? end - r : ROWS;
             const uint8_t *row[ROWS];
