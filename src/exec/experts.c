@@ -249,10 +249,10 @@ static void gate_up_task(void *argument, uint32_t worker, uint32_t n_workers)
     const experts_run *experts = argument;
     const sl_step_run *run = experts->run;
     const sl_op_attributes *attributes = &run->step->attributes;
-    sl_pieces pieces =
-        sl_pieces_of(attributes->n_ff, sl_type_row_bytes(attributes->gate_type, run->step->inputs[0].width), n_workers);
+    uint64_t row_bytes = sl_type_row_bytes(attributes->gate_type, run->step->inputs[0].width);
+    sl_pieces pieces = sl_pieces_of(experts->n_ready, attributes->n_ff, row_bytes, run->rows, n_workers);
     sl_rows rows;
-    while (sl_next_rows(run->executor->config.workers, &pieces, experts->n_ready, worker, &rows)) {
+    while (sl_next_rows(run->executor->config.workers, &pieces, worker, &rows)) {
         gate_up_rows(experts, &run->executor->ready[rows.matrix], rows.begin, rows.end);
     }
 }
@@ -287,9 +287,9 @@ static void down_task(void *argument, uint32_t worker, uint32_t n_workers)
     uint32_t i_hidden = run->outputs[SL_EXPERTS_HIDDEN] != NULL ? SL_EXPERTS_HIDDEN : SL_EXPERTS_GATE;
     const sl_place *hidden = &step->outputs[i_hidden];
     uint64_t row_bytes = sl_type_row_bytes(attributes->down_type, attributes->n_ff);
-    sl_pieces pieces = sl_pieces_of(n_embd, row_bytes, n_workers);
+    sl_pieces pieces = sl_pieces_of(experts->n_ready, n_embd, row_bytes, run->rows, n_workers);
     sl_rows rows;
-    while (sl_next_rows(run->executor->config.workers, &pieces, experts->n_ready, worker, &rows)) {
+    while (sl_next_rows(run->executor->config.workers, &pieces, worker, &rows)) {
         const sl_expert_view *view = &run->executor->ready[rows.matrix];
         uint32_t place = first_place(experts, view->expert);
         uint32_t n_tokens = end_place(experts, view->expert) - place;

@@ -134,9 +134,10 @@ static void matmul_rows(const sl_step_run *run, uint32_t i_weight, uint32_t begi
 static void matmul_task(void *argument, uint32_t worker, uint32_t n_workers)
 {
     const sl_step_run *run = argument;
-    sl_pieces pieces = sl_pieces_of(width_of(&run->step->outputs[0]), run->step->inputs[1].row_bytes, n_workers);
+    sl_pieces pieces =
+        sl_pieces_of(1, width_of(&run->step->outputs[0]), run->step->inputs[1].row_bytes, run->rows, n_workers);
     sl_rows rows;
-    while (sl_next_rows(run->executor->config.workers, &pieces, 1, worker, &rows)) {
+    while (sl_next_rows(run->executor->config.workers, &pieces, worker, &rows)) {
         float *out = run->outputs[0];
         matmul_rows(run, 1, rows.begin, rows.end, out);
         const float *bias = run->inputs[2];
@@ -153,9 +154,9 @@ static void matmul_swiglu_task(void *argument, uint32_t worker, uint32_t n_worke
     const sl_step_run *run = argument;
     const sl_place *gates = &run->step->outputs[0];
     const sl_place *ups = &run->step->outputs[SL_SWIGLU_UP];
-    sl_pieces pieces = sl_pieces_of(width_of(gates), run->step->inputs[1].row_bytes, n_workers);
+    sl_pieces pieces = sl_pieces_of(1, width_of(gates), run->step->inputs[1].row_bytes, run->rows, n_workers);
     sl_rows rows;
-    while (sl_next_rows(run->executor->config.workers, &pieces, 1, worker, &rows)) {
+    while (sl_next_rows(run->executor->config.workers, &pieces, worker, &rows)) {
         matmul_rows(run, 1, rows.begin, rows.end, run->outputs[0]);
         matmul_rows(run, 2, rows.begin, rows.end, run->outputs[SL_SWIGLU_UP]);
         for (uint32_t row = 0; row < run->rows; row++) {

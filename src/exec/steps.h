@@ -44,21 +44,30 @@ typedef struct sl_step_run {
     uint32_t rows;
 } sl_step_run;
 
-/* How the rows of a matrix, or of several of one shape, are given out: in pieces long enough for the memory to stream,
- * short enough that the workers finish together. Whole cache lines of outputs. One worker takes a matrix at once. */
-enum { SL_PIECE_BYTES = 128 << 10, SL_PIECE_GRAIN = 16 };
+/* How the rows of a matrix, or of several of one shape, are given out. With one token they are read once, in runs as long as
+ * can be: every beginning of a run is slow. With more, rows stay in the second-level cache while tokens pass. Units are
+ * whole cache lines of outputs, and small, so that the workers finish together. */
+enum { SL_UNIT_BYTES = 32 << 10, SL_UNIT_GRAIN = 16, SL_MANY_TOKENS_BYTES = 128 << 10 };
 
 typedef struct sl_pieces {
     uint32_t n_rows;
-    uint32_t piece_rows;
-    uint32_t n_pieces; /* of a matrix */
+    uint32_t unit_rows;
+    sl_units units; /* a span is a matrix */
 } sl_pieces;
 
-static inline sl_pieces sl_pieces_of(uint32_t n_rows, uint64_t row_bytes, uint32_t n_workers)
+static inline sl_pieces sl_pieces_of(uint32_t n_matrices, uint32_t n_rows, uint64_t row_bytes, uint32_t n_tokens,
+                                     uint32_t n_workers)
 {
-    uint64_t n_grains = SL_PIECE_BYTES / (row_bytes * SL_PIECE_GRAIN + 1);
-    uint32_t piece_rows = n_workers == 1 ? n_rows : (uint32_t)(n_grains < 1 ? 1 : n_grains) * SL_PIECE_GRAIN;
-    return (sl_pieces){n_rows, piece_rows, (n_rows + piece_rows - 1) / piece_rows};
+    uint64_t n_grains = SL_UNIT_BYTES / (row_bytes * SL_UNIT_GRAIN + 1);
+    uint32_t unit_rows = (uint32_t)(n_grains < 1 ? 1 : n_grains) * SL_UNIT_GRAIN;
+    uint32_t n_units = (n_rows + unit_rows - 1) / unit_rows;
+    uint64_t many = SL_MANY_TOKENS_BYTES / (row_bytes * unit_rows + 1);
+    bool all = n_tokens == 1 || n_workers == 1;
+    return (sl_pieces){.n_rows = n_rows,
+                       .unit_rows = unit_rows,
+                       .units = {.count = n_matrices * n_units,
+                                 .span = n_units,
+                                 .most = all ? UINT32_MAX : (uint32_t)(many < 1 ? 1 : many)}};
 }
 
 /* Rows [begin, end) of one of the matrices. */
@@ -67,16 +76,17 @@ typedef struct sl_rows {
 } sl_rows;
 
 /* The next rows for this worker, as sl_workers_next has it; false when none are left. */
-static inline bool sl_next_rows(sl_workers *workers, const sl_pieces *pieces, uint32_t n_matrices, uint32_t worker,
-                                sl_rows *rows)
+static inline bool sl_next_rows(sl_workers *workers, const sl_pieces *pieces, uint32_t worker, sl_rows *rows)
 {
-    uint32_t piece = 0;
-    if (!sl_workers_next(workers, n_matrices * pieces->n_pieces, worker, &piece)) {
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    if (!sl_workers_next(workers, &pieces->units, worker, &begin, &end)) {
         return false;
     }
-    rows->matrix = piece / pieces->n_pieces;
-    rows->begin = piece % pieces->n_pieces * pieces->piece_rows;
-    rows->end = pieces->n_rows - rows->begin < pieces->piece_rows ? pieces->n_rows : rows->begin + pieces->piece_rows;
+    rows->matrix = begin / pieces->units.span;
+    rows->begin = begin % pieces->units.span * pieces->unit_rows;
+    uint32_t n_rows = (end - begin) * pieces->unit_rows;
+    rows->end = pieces->n_rows - rows->begin < n_rows ? pieces->n_rows : rows->begin + n_rows;
     return true;
 }
 

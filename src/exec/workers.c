@@ -9,7 +9,7 @@
  *  (3) A thread that sleeps did announce itself in `n_sleeping` before it looked at the generation for the last
  *      time, so the caller, which changes the generation before it looks at `n_sleeping`, cannot miss it (both
  *      sequentially consistent). The same holds the other way round for `caller_sleeps` and `n_running`.
- *  (4) `n_taken` of every worker is 0 when a generation begins; whoever adds to it owns the unit that it counted.
+ *  (4) `n_taken` of every worker is 0 when a generation begins; whoever adds to it owns the units that it counted.
  *
  * States of a thread: SPINNING -> RUNNING (new generation) -> SPINNING; SPINNING -> SLEEPING (spun for a while) ->
  * RUNNING. Threads spin for some tens of microseconds first: a token needs hundreds of meetings, and waking a thread
@@ -144,17 +144,32 @@ void sl_workers_run(sl_workers *workers, sl_worker_task *task, void *argument)
     wait_for_workers(workers);
 }
 
-bool sl_workers_next(sl_workers *workers, uint32_t n_units, uint32_t caller, uint32_t *unit)
+/* How many of the units from `first` to `last`, all that is left of a share, are taken at once. */
+static uint32_t count_taken(const sl_workers *workers, const sl_units *units, uint32_t first, uint32_t last)
+{
+    uint32_t half = workers->n_workers == 1 ? last - first : (last - first + 1) / 2;
+    uint32_t to_span = units->span - first % units->span;
+    uint32_t count = half < to_span ? half : to_span;
+    return count < units->most ? count : units->most;
+}
+
+bool sl_workers_next(sl_workers *workers, const sl_units *units, uint32_t caller, uint32_t *begin, uint32_t *end)
 {
     for (uint32_t i = 0; i < workers->n_workers; i++) {
         uint32_t owner = (caller + i) % workers->n_workers;
-        uint32_t begin = 0;
-        uint32_t end = 0;
-        sl_workers_share(n_units, 1, owner, workers->n_workers, &begin, &end);
-        uint32_t taken = atomic_fetch_add_explicit(&workers->shares[owner].n_taken, 1, memory_order_relaxed);
-        if (taken < end - begin) {
-            *unit = begin + taken;
-            return true;
+        uint32_t first = 0;
+        uint32_t last = 0;
+        sl_workers_share(units->count, 1, owner, workers->n_workers, &first, &last);
+        _Atomic uint32_t *n_taken = &workers->shares[owner].n_taken;
+        uint32_t taken = atomic_load_explicit(n_taken, memory_order_relaxed);
+        while (taken < last - first) {
+            uint32_t count = count_taken(workers, units, first + taken, last);
+            if (atomic_compare_exchange_weak_explicit(n_taken, &taken, taken + count, memory_order_relaxed,
+                                                      memory_order_relaxed)) {
+                *begin = first + taken;
+                *end = *begin + count;
+                return true;
+            }
         }
     }
     return false;

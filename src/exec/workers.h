@@ -28,10 +28,18 @@ uint32_t sl_workers_count(const sl_workers *workers);
  * visible after. */
 void sl_workers_run(sl_workers *workers, sl_worker_task *task, void *argument);
 
-/* The next of n_units units for this worker, within a task: first its own share of them, in order, then what is left of
- * the others' shares. Every unit is given out once in a run; false when none is left. A task that uses it does so on every
- * worker, with the same n_units, and only once in a run. */
-bool sl_workers_next(sl_workers *workers, uint32_t n_units, uint32_t worker, uint32_t *unit);
+/* How units are given out: at most `most` at once, and never beyond a multiple of `span`. */
+typedef struct sl_units {
+    uint32_t count;
+    uint32_t span;
+    uint32_t most;
+} sl_units;
+
+/* The next units for this worker, [begin, end), within a task: first of its own share, in order, then of what is left of
+ * the others' shares; half of what is left of a share, so that few are taken one by one and all workers end together. Every
+ * unit is given out once in a run; false when none is left. A task that uses it does so on every worker, with the same
+ * `units`, and only once in a run. */
+bool sl_workers_next(sl_workers *workers, const sl_units *units, uint32_t worker, uint32_t *begin, uint32_t *end);
 
 /* The half-open range of `count` units that a worker owns: contiguous, in multiples of `grain` but for the last. */
 static inline void sl_workers_share(uint32_t count, uint32_t grain, uint32_t worker, uint32_t n_workers,

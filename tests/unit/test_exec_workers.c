@@ -101,7 +101,7 @@ static void shares_cover_everything_once(void **state)
 
 typedef struct uneven_work {
     sl_workers *workers;
-    uint32_t n_units;
+    sl_units units;
     uint32_t idle_worker; /* takes none */
     uint32_t runs[N_UNITS];
 } uneven_work;
@@ -109,13 +109,17 @@ typedef struct uneven_work {
 static void take_task(void *argument, uint32_t worker, uint32_t n_workers)
 {
     uneven_work *work = argument;
-    uint32_t unit = 0;
+    uint32_t begin = 0;
+    uint32_t end = 0;
     if (n_workers > 1 && worker == work->idle_worker) {
         return;
     }
-    while (sl_workers_next(work->workers, work->n_units, worker, &unit)) {
-        assert_true(unit < work->n_units);
-        work->runs[unit]++;
+    while (sl_workers_next(work->workers, &work->units, worker, &begin, &end)) {
+        assert_true(begin < end && end <= work->units.count && end - begin <= work->units.most);
+        assert_int_equal(begin / work->units.span, (end - 1) / work->units.span);
+        for (uint32_t unit = begin; unit < end; unit++) {
+            work->runs[unit]++;
+        }
     }
 }
 
@@ -130,7 +134,7 @@ static void units_are_given_out_once_even_when_a_worker_takes_none(void **state)
         static const uint32_t counts[] = {0, 1, 3, 17, N_UNITS};
         for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
             for (uint32_t run = 1; run <= 50; run++) {
-                work.n_units = counts[c];
+                work.units = (sl_units){.count = counts[c], .span = run % 2 == 0 ? UINT32_MAX : 5, .most = 1 + run % 7};
                 work.idle_worker = run % (n_workers + 1);
                 sl_workers_run(work.workers, take_task, &work);
             }
