@@ -118,25 +118,26 @@ static bool populate_next(sl_dense *dense, uint64_t *populated_bytes)
     return true;
 }
 
-/* Wait for all reads, reporting progress from this thread and preparing memory for them. Reads in flight are always waited
- * for. */
+/* Wait for all reads, reporting progress from this thread, preparing memory for them and then being idle. Reads in flight are
+ * always waited for. */
 static sluice_status await_reads(load *state, sl_dense *dense, uint32_t n_reads, uint64_t total_bytes,
-                                 bool (*progress)(void *, uint64_t, uint64_t), void *user, sluice_error *error)
+                                 const sl_dense_loading *loading, sluice_error *error)
 {
     bool go_on = true;
     uint64_t populated_bytes = POPULATE_LEAD_BYTES;
     pthread_mutex_lock(&state->lock);
     for (uint32_t n_seen = 0; n_seen < n_reads; n_seen = state->n_done) {
         pthread_mutex_unlock(&state->lock);
-        bool populated = populate_next(dense, &populated_bytes);
+        bool busy =
+            populate_next(dense, &populated_bytes) || (loading->idle != NULL && loading->idle(loading->idle_user));
         pthread_mutex_lock(&state->lock);
-        while (!populated && state->n_done == n_seen) {
+        while (!busy && state->n_done == n_seen) {
             pthread_cond_wait(&state->changed, &state->lock);
         }
         uint64_t done_bytes = state->done_bytes;
         pthread_mutex_unlock(&state->lock);
-        if (progress != NULL && go_on) {
-            go_on = progress(user, done_bytes, total_bytes);
+        if (loading->progress != NULL && go_on) {
+            go_on = loading->progress(loading->progress_user, done_bytes, total_bytes);
         }
         pthread_mutex_lock(&state->lock);
     }
@@ -148,9 +149,7 @@ static sluice_status await_reads(load *state, sl_dense *dense, uint32_t n_reads,
     return go_on ? SLUICE_OK : sl_error_set(error, SLUICE_ERROR_CANCELLED, "loading was cancelled by the caller");
 }
 
-static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_reads_options *options,
-                              sl_read_fault_plan *faults, const sl_log *log,
-                              bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes), void *user,
+static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_dense_loading *loading,
                               sluice_error *error)
 {
     uint32_t n_reads = count_reads(dense);
@@ -160,9 +159,10 @@ static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_r
     }
     load state = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     sl_reads engine;
-    sluice_status status = sl_reads_open(&engine, options, dense->memory, log, on_read_done, &state, error);
-    if (status == SLUICE_OK && faults != NULL) {
-        status = sl_reads_wrap_faults(&engine, faults, dense->memory, error);
+    sluice_status status =
+        sl_reads_open(&engine, loading->reads, dense->memory, loading->log, on_read_done, &state, error);
+    if (status == SLUICE_OK && loading->faults != NULL) {
+        status = sl_reads_wrap_faults(&engine, loading->faults, dense->memory, error);
     }
     if (status == SLUICE_OK) {
         fill_reads(dense, model, reads);
@@ -173,7 +173,7 @@ static sluice_status read_all(sl_dense *dense, const sl_model *model, const sl_r
         for (uint32_t i = 0; i < n_reads; i++) {
             sl_reads_submit(&engine, &reads[i]);
         }
-        status = await_reads(&state, dense, n_reads, total_bytes, progress, user, error);
+        status = await_reads(&state, dense, n_reads, total_bytes, loading, error);
     }
     sl_reads_close(&engine);
     pthread_cond_destroy(&state.changed);
@@ -188,9 +188,7 @@ static void release_block(sl_dense *dense)
     dense->block = NULL;
 }
 
-sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_reads_options *options,
-                            sl_read_fault_plan *faults, const sl_log *log,
-                            bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes), void *user,
+sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_dense_loading *loading,
                             sluice_error *error)
 {
     dense->block = sl_alloc_aligned(dense->memory, SL_MEMORY_WEIGHTS, dense->block_bytes, dense->alignment);
@@ -200,7 +198,7 @@ sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_rea
     if (dense->alignment >= SL_HUGE_PAGE_BYTES) {
         sl_pages_advise_huge(dense->block, dense->block_bytes);
     }
-    sluice_status status = read_all(dense, model, options, faults, log, progress, user, error);
+    sluice_status status = read_all(dense, model, loading, error);
     if (status != SLUICE_OK) {
         release_block(dense);
     }

@@ -27,11 +27,20 @@ typedef struct sl_dense {
 SLUICE_NODISCARD sluice_status sl_dense_plan(sl_dense *dense, const sl_model *model, sl_memory *memory,
                                              sluice_error *error);
 
-/* Read everything. `faults` is NULL outside tests; `log` may be NULL; `progress` may be NULL, false from it cancels. */
-SLUICE_NODISCARD sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_reads_options *options,
-                                             sl_read_fault_plan *faults, const sl_log *log,
-                                             bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes),
-                                             void *user, sluice_error *error);
+/* How dense weights are loaded. */
+typedef struct sl_dense_loading {
+    const sl_reads_options *reads;
+    sl_read_fault_plan *faults;                                              /* NULL outside tests */
+    const sl_log *log;                                                       /* may be NULL */
+    bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes); /* may be NULL; false cancels */
+    void *progress_user;
+    bool (*idle)(void *user); /* may be NULL; something to do while reads are waited for; false: nothing left */
+    void *idle_user;
+} sl_dense_loading;
+
+/* Read everything. */
+SLUICE_NODISCARD sluice_status sl_dense_load(sl_dense *dense, const sl_model *model, const sl_dense_loading *loading,
+                                             sluice_error *error);
 
 /* The first byte of the model's dense tensor `i_dense`. */
 const void *sl_dense_tensor(const sl_dense *dense, const sl_model *model, uint32_t i_dense);

@@ -111,14 +111,35 @@ void sluice_engine_close(sluice_engine **engine)
     *engine = NULL;
 }
 
+static bool prepare_slot(void *store)
+{
+    return sl_store_prepare(store);
+}
+
+/* The store is there first, so that its slots are prepared by who waits for the dense weights. */
+static sluice_status open_store_and_read_dense(sluice_engine *engine, const sluice_engine_options *options,
+                                               sluice_error *error)
+{
+    SL_TRY(sl_engine_read_pins(engine, options->policy_trace, error));
+    SL_TRY(sl_store_open(&engine->store, &engine->store_config, error));
+    return sl_dense_load(&engine->dense, engine->model,
+                         &(sl_dense_loading){.reads = &engine->store_config.reads,
+                                             .faults = engine->faults,
+                                             .log = &engine->log,
+                                             .progress = options->progress,
+                                             .progress_user = options->progress_user,
+                                             .idle = prepare_slot,
+                                             .idle_user = engine->store},
+                         error);
+}
+
 static sluice_status load(sluice_engine *engine, const sluice_engine_options *options, sluice_error *error)
 {
     sl_memory *memory = &engine->memory;
     for (uint32_t i = sl_engine_bucket(engine, engine->plan.prefill_chunk) + 1; i < SL_BODY_BUCKETS; i++) {
         sl_program_free(&engine->body[i]);
     }
-    SL_TRY(sl_dense_load(&engine->dense, engine->model, &engine->store_config.reads, engine->faults, &engine->log,
-                         options->progress, options->progress_user, error));
+    SL_TRY(open_store_and_read_dense(engine, options, error));
     uint64_t body_bytes = engine->body[sl_engine_bucket(engine, engine->plan.prefill_chunk)]->arena_bytes;
     uint64_t head_bytes = engine->head[SL_HEAD_BUCKETS - 1]->arena_bytes;
     engine->body_arena = sl_alloc_aligned(memory, SL_MEMORY_ACTIVATIONS, body_bytes, SL_ARENA_ALIGNMENT);
@@ -127,8 +148,6 @@ static sluice_status load(sluice_engine *engine, const sluice_engine_options *op
         return sl_error_no_memory(error, body_bytes + head_bytes, "activations");
     }
     SL_TRY(sl_workers_open(&engine->workers, engine->n_threads, memory, error));
-    SL_TRY(sl_engine_read_pins(engine, options->policy_trace, error));
-    SL_TRY(sl_store_open(&engine->store, &engine->store_config, error));
     if (engine->predictor_config.kind != SL_PREFETCH_NONE) {
         SL_TRY(sl_predictor_open(&engine->predictor, &engine->predictor_config, error));
     }

@@ -29,6 +29,9 @@ static const uint64_t large_arena_bytes = 64 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
 static const uint64_t populate_lead_bytes = 2 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
+/* Of free slots, at most, that are prepared: what is read meanwhile. */
+static const uint64_t prepared_bytes = 128 * (uint64_t)SL_HUGE_PAGE_BYTES;
+
 static size_t bytes_of(const sl_store *store, uint32_t n_slots)
 {
     return (size_t)n_slots * store->geometry.slot_bytes;
@@ -124,12 +127,9 @@ static uint32_t slot_to_populate(const sl_store *store, const sl_store_request *
     return SL_NO_SLOT;
 }
 
-bool sl_arena_populate(sl_store *store, const sl_store_request *request)
+/* Under the lock, which is free meanwhile. */
+static void populate(sl_store *store, uint32_t index)
 {
-    uint32_t index = slot_to_populate(store, request);
-    if (index == SL_NO_SLOT) {
-        return false;
-    }
     store->slots[index].has_pages = true;
     store->n_populating++;
     pthread_mutex_unlock(&store->lock);
@@ -138,7 +138,36 @@ bool sl_arena_populate(sl_store *store, const sl_store_request *request)
     if (--store->n_populating == 0) {
         pthread_cond_broadcast(&store->slots_left);
     }
-    return true;
+}
+
+/* One of the slots that are used next, if it never held memory. */
+static uint32_t free_slot_to_populate(const sl_store *store)
+{
+    uint64_t left_bytes = bytes_of(store, store->n_slots) >= large_arena_bytes ? prepared_bytes : 0;
+    uint32_t index = store->first_free;
+    while (index != SL_NO_SLOT && store->slots[index].has_pages && left_bytes >= store->geometry.slot_bytes) {
+        left_bytes -= store->geometry.slot_bytes;
+        index = store->slots[index].next_free;
+    }
+    return left_bytes >= store->geometry.slot_bytes ? index : SL_NO_SLOT;
+}
+
+bool sl_arena_populate(sl_store *store, const sl_store_request *request)
+{
+    uint32_t index = request != NULL ? slot_to_populate(store, request) : SL_NO_SLOT;
+    index = index != SL_NO_SLOT ? index : free_slot_to_populate(store);
+    if (index != SL_NO_SLOT) {
+        populate(store, index);
+    }
+    return index != SL_NO_SLOT;
+}
+
+bool sl_store_prepare(sl_store *store)
+{
+    pthread_mutex_lock(&store->lock);
+    bool prepared = sl_arena_populate(store, NULL);
+    pthread_mutex_unlock(&store->lock);
+    return prepared;
 }
 
 /* Use `n_slots` of the committed slots, and wait until the others are empty. */

@@ -125,6 +125,10 @@ SLUICE_NODISCARD sluice_status sl_store_begin_chunk(sl_store *store, sl_store_re
 SLUICE_NODISCARD sluice_status sl_store_wait(sl_store *store, sl_store_request *request, sl_expert_view *ready,
                                              uint32_t capacity, uint32_t *n_ready, sluice_error *error);
 
+/* Have the kernel give memory to the first free slot that never held any, which is cleared then and not when the slot is
+ * read into; false when there is none, or where it is not worth a call. For a thread that has nothing else to do; any. */
+bool sl_store_prepare(sl_store *store);
+
 /* Whether every expert is in memory to stay until the number of slots changes. Then requests take no lock, all of them are hits,
  * hints say nothing new, and policies learn nothing. May be over the moment it is known. */
 bool sl_store_is_settled(const sl_store *store);

@@ -107,7 +107,7 @@ struct sl_store {
     uint32_t n_slots;           /* in use: the first ones */
     uint32_t n_leaving;         /* beyond them, and not ABSENT yet */
     uint32_t n_ready;           /* slots in READY */
-    uint32_t n_populating;      /* threads in sl_arena_populate that have no lock */
+    uint32_t n_populating;      /* threads that give memory to a slot, without the lock */
     sl_slot *slots;             /* owned; [n_total] */
     sl_read *slot_reads;        /* owned; [n_total][n_ranges]; the engine's while it has them in flight */
     uint32_t *slot_of_expert;   /* owned; [n_layers][n_experts]; SL_NO_SLOT: ABSENT */
@@ -191,8 +191,9 @@ void sl_settled_end(sl_store *store);
 /* resize.c. Reserve addresses for a slot for every expert, or for `n_slots` where that is refused, and use `n_slots`. */
 SLUICE_NODISCARD sluice_status sl_arena_open(sl_store *store, uint32_t n_slots, sluice_error *error);
 void sl_arena_close(sl_store *store);
-/* Let a thread whose request waits give memory to a slot of it that never held any and whose turn to be read comes later; false
- * when there is none. Under the lock, which is free meanwhile. */
+/* Let a thread that waits give memory to a slot that never held any: one of its request, if it has one, whose turn to be read
+ * comes later, or else one of the free slots that are used next; false when there is none. Under the lock, which is free
+ * meanwhile. */
 bool sl_arena_populate(sl_store *store, const sl_store_request *request);
 
 /* counters.c. Under the lock. */

@@ -650,6 +650,42 @@ static void memory_that_a_slot_has_already_is_left_alone(void **state)
     finish_and_close(&self);
 }
 
+/* The 100 experts are one and the same place in a small file. */
+static void who_has_nothing_to_do_has_memory_given_to_the_slots_that_are_used_next(void **state)
+{
+    (void)state;
+    expert_shape shape = {.n_layers = 1, .n_experts = 1, .n_ranges = 1, .matrix_bytes = 4000000, .n_files = 1};
+    expert_files *set = expert_files_open(&shape);
+    sl_expert_range ranges[100];
+    for (uint32_t place = 0; place < 100; place++) {
+        ranges[place] = set->ranges[0];
+    }
+    sl_store_config config = expert_config(set, 100);
+    config.n_experts = 100;
+    config.ranges = ranges;
+    sl_store *store = NULL;
+    assert_int_equal(sl_store_open(&store, &config, NULL), SLUICE_OK);
+    uint32_t n_prepared = 0;
+    refuse_advice = true; /* so the test needs no memory: a slot is asked for once whatever the kernel says */
+    while (sl_store_prepare(store)) {
+        assert_ptr_equal(populated_last, store->arena + n_prepared * store->geometry.slot_bytes);
+        n_prepared++;
+    }
+    refuse_advice = false;
+    assert_int_equal(n_prepared, (UINT64_C(256) << 20) / store->geometry.slot_bytes);
+    sl_store_close(&store);
+    expert_files_close(set);
+}
+
+static void memory_of_a_small_store_comes_when_it_is_used(void **state)
+{
+    (void)state;
+    bench self;
+    open_bench(&self, 4);
+    assert_false(sl_store_prepare(self.store));
+    close_bench(&self);
+}
+
 static void memory_is_not_given_back_while_some_is_prepared(void **state)
 {
     (void)state;
@@ -753,6 +789,8 @@ int main(void)
         cmocka_unit_test(the_kernel_has_the_memory_back),
         cmocka_unit_test(who_waits_has_memory_given_to_the_slots_that_are_read_later),
         cmocka_unit_test(memory_that_a_slot_has_already_is_left_alone),
+        cmocka_unit_test(who_has_nothing_to_do_has_memory_given_to_the_slots_that_are_used_next),
+        cmocka_unit_test(memory_of_a_small_store_comes_when_it_is_used),
         cmocka_unit_test(memory_is_not_given_back_while_some_is_prepared),
         cmocka_unit_test(bytes_are_true_while_the_number_changes),
     };
