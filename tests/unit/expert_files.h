@@ -150,6 +150,17 @@ static inline void expert_files_close(expert_files *set)
     free(set);
 }
 
+/* A small file, and as many experts as wanted that are one and the same place in it: for arenas larger than files should be. */
+static inline expert_files *expert_files_open_repeated(sl_expert_range *ranges, uint32_t n_experts)
+{
+    const expert_shape shape = {.n_layers = 1, .n_experts = 1, .n_ranges = 1, .matrix_bytes = 4000000, .n_files = 1};
+    expert_files *set = expert_files_open(&shape);
+    for (uint32_t place = 0; place < n_experts; place++) {
+        ranges[place] = set->ranges[0];
+    }
+    return set;
+}
+
 static inline sl_store_config expert_config(expert_files *set, uint64_t n_slots)
 {
     return (sl_store_config){

@@ -545,7 +545,7 @@ static void memory_that_the_kernel_keeps_stays_charged_until_it_goes(void **stat
     close_bench(&self);
 }
 
-/* By the kernel's figure. The 40 experts are one and the same place in a small file. */
+/* By the kernel's figure. */
 static void the_kernel_has_the_memory_back(void **state)
 {
     (void)state;
@@ -554,13 +554,11 @@ static void the_kernel_has_the_memory_back(void **state)
     skip();
 #endif
     static const uint64_t mib = (uint64_t)1 << 20;
-    expert_shape shape = {.n_layers = 1, .n_experts = 1, .n_ranges = 1, .matrix_bytes = 4000000, .n_files = 1};
-    expert_files *set = expert_files_open(&shape);
     sl_expert_range ranges[40];
+    expert_files *set = expert_files_open_repeated(ranges, 40);
     uint32_t experts[40];
-    for (uint32_t place = 0; place < 40; place++) {
-        ranges[place] = set->ranges[0];
-        experts[place] = place;
+    for (uint32_t expert = 0; expert < 40; expert++) {
+        experts[expert] = expert;
     }
     sl_store_config config = expert_config(set, 3);
     config.n_experts = 40;
@@ -650,16 +648,11 @@ static void memory_that_a_slot_has_already_is_left_alone(void **state)
     finish_and_close(&self);
 }
 
-/* The 100 experts are one and the same place in a small file. */
 static void who_has_nothing_to_do_has_memory_given_to_the_slots_that_are_used_next(void **state)
 {
     (void)state;
-    expert_shape shape = {.n_layers = 1, .n_experts = 1, .n_ranges = 1, .matrix_bytes = 4000000, .n_files = 1};
-    expert_files *set = expert_files_open(&shape);
     sl_expert_range ranges[100];
-    for (uint32_t place = 0; place < 100; place++) {
-        ranges[place] = set->ranges[0];
-    }
+    expert_files *set = expert_files_open_repeated(ranges, 100);
     sl_store_config config = expert_config(set, 100);
     config.n_experts = 100;
     config.ranges = ranges;

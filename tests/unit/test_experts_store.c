@@ -462,16 +462,12 @@ static void the_estimate_is_what_is_charged(void **state)
     }
 }
 
-/* An arena that is aligned to huge pages. Its 40 experts are one and the same place in a small file. */
+/* An arena that is aligned to huge pages. */
 static void the_estimate_of_a_large_arena_is_what_is_charged(void **state)
 {
     (void)state;
-    expert_shape shape = {.n_layers = 1, .n_experts = 1, .n_ranges = 1, .matrix_bytes = 4000000, .n_files = 1};
-    expert_files *set = expert_files_open(&shape);
     sl_expert_range ranges[40];
-    for (int place = 0; place < 40; place++) {
-        ranges[place] = set->ranges[0];
-    }
+    expert_files *set = expert_files_open_repeated(ranges, 40);
     sl_store_config config = expert_config(set, 40);
     config.n_layers = 40;
     config.ranges = ranges;
