@@ -147,6 +147,38 @@ static void units_are_given_out_once_even_when_a_worker_takes_none(void **state)
     }
 }
 
+typedef struct halving_work {
+    sl_workers *workers;
+    uint32_t n_runs;
+    uint32_t lengths[16];
+} halving_work;
+
+static void take_alone_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    halving_work *work = argument;
+    const sl_units units = {.count = 16, .span = 16, .most = UINT32_MAX};
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    (void)n_workers;
+    while (worker == 0 && sl_workers_next(work->workers, &units, worker, &begin, &end)) {
+        work->lengths[work->n_runs++] = end - begin;
+    }
+}
+
+static void a_worker_takes_half_of_what_is_left_of_a_share(void **state)
+{
+    (void)state;
+    static const uint32_t expected[] = {4, 2, 1, 1, 4, 2, 1, 1}; /* its own eight, then the other worker's */
+    sl_memory memory;
+    sl_memory_init(&memory, NULL);
+    halving_work work = {0};
+    assert_int_equal(sl_workers_open(&work.workers, 2, &memory, NULL), SLUICE_OK);
+    sl_workers_run(work.workers, take_alone_task, &work);
+    assert_int_equal(work.n_runs, sizeof expected / sizeof expected[0]);
+    assert_memory_equal(work.lengths, expected, sizeof expected);
+    sl_workers_close(&work.workers);
+}
+
 static void an_impossible_number_of_workers_is_refused(void **state)
 {
     (void)state;
@@ -168,6 +200,7 @@ int main(void)
         cmocka_unit_test(workers_that_fell_asleep_wake_up),
         cmocka_unit_test(shares_cover_everything_once),
         cmocka_unit_test(units_are_given_out_once_even_when_a_worker_takes_none),
+        cmocka_unit_test(a_worker_takes_half_of_what_is_left_of_a_share),
         cmocka_unit_test(an_impossible_number_of_workers_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
