@@ -310,15 +310,20 @@ SL_ALWAYS_INLINE __m512i scales_of(const block_format format, const unpacked_hea
                     : _mm512_shuffle_i32x4(rows, rows, 0xff);
 }
 
-/* Which scale each int16 of vector v takes. */
-SL_ALWAYS_INLINE __m512i scale_places(const block_format format, int v)
+/* The scale of each int16 of vector v, of what scales_of gave. */
+SL_ALWAYS_INLINE __m512i scales_of_vector(const block_format format, __m512i scales, int v)
 {
     int place[4];
     for (int lane = 0; lane < 4; lane++) {
         place[lane] = format.order[4 * v + lane] / (format.codes_per_scale / 16);
+        if (format.codes_per_scale == 32) {
+            place[lane] = 0x0100 + 0x0202 * place[lane]; /* as bytes: every lane holds all eight */
+        }
     }
-    return two_halves(_mm256_set_m128i(_mm_set1_epi16((short)place[1]), _mm_set1_epi16((short)place[0])),
-                      _mm256_set_m128i(_mm_set1_epi16((short)place[3]), _mm_set1_epi16((short)place[2])));
+    __m512i places = two_halves(_mm256_set_m128i(_mm_set1_epi16((short)place[1]), _mm_set1_epi16((short)place[0])),
+                                _mm256_set_m128i(_mm_set1_epi16((short)place[3]), _mm_set1_epi16((short)place[2])));
+    return format.codes_per_scale == 32 ? _mm512_shuffle_epi8(scales, places)
+                                        : _mm512_permutexvar_epi16(places, scales);
 }
 
 /* The products of row r's block with token t, with their scales, in sixteen lanes of products[t][r]. */
@@ -353,7 +358,7 @@ SL_ALWAYS_INLINE void multiply_row(const block_format format, const uint8_t *blo
 #pragma GCC unroll 4
     for (uint32_t v = 0; v < VECTORS; v++) {
         sl_ahead_prefetch(ahead, step_bytes, VECTORS * r + v, VECTORS * SL_ONE_ROWS);
-        __m512i scale = _mm512_permutexvar_epi16(scale_places(format, (int)v), scales);
+        __m512i scale = scales_of_vector(format, scales, (int)v);
         for (uint32_t t = 0; t < n_tokens; t++) {
             __m512i pairs = _mm512_maddubs_epi16(codes[v], ((const __m512i *)x[t]->q)[v]);
             products[t][r] = _mm512_dpwssd_epi32(products[t][r], pairs, scale);

@@ -190,56 +190,45 @@ SL_ALWAYS_INLINE void multiply_codes(const block_format format, const uint8_t *c
     }
 }
 
-/* Whether the scales of four blocks are in one vector; else those of two are. */
-SL_ALWAYS_INLINE bool has_dense_scales(const block_format format)
+/* The words that begin four blocks of at most 20 bytes, block b of row r in lane 4 b + r; of exponents, their byte alone.
+ * Block b begins in 128-bit lane b of the row's first 64 bytes. */
+SL_ALWAYS_INLINE __m512i first_words_of_short(const block_format format, const uint8_t *const row[SL_ONE_ROWS])
 {
-    return 3 * format.block_bytes + 4 <= 64;
-}
-
-/* The beginning of a row, with the scales of four blocks or two; it ends before four blocks do. */
-SL_ALWAYS_INLINE __m512i load_scales(const block_format format, const uint8_t *row)
-{
-    if (has_dense_scales(format) || 2 * format.block_bytes >= 64) {
-        return _mm512_loadu_si512(row);
-    }
-    return _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)row));
-}
-
-/* The numbers of the half words that hold byte `byte` and the three after it, or the one before it. */
-SL_ALWAYS_INLINE int half_words_at(size_t byte)
-{
-    return (int)(byte / 2 + ((byte / 2 + 1) << 16));
-}
-
-/* The words that begin four blocks, block b of row r in lane 4 b + r. Of a block that begins at an odd byte, three bytes
- * of the word are there. */
-SL_ALWAYS_INLINE __m512i first_words(const block_format format, const uint8_t *const row[SL_ONE_ROWS])
-{
-    const size_t bytes = format.block_bytes;
-    const bool dense = has_dense_scales(format);
-    const int p0 = half_words_at(0);
-    const int p1 = half_words_at(bytes);
-    const int p2 = dense ? half_words_at(2 * bytes) : p0;
-    const int p3 = dense ? half_words_at(3 * bytes) : p1;
-    const __m512i places = _mm512_setr_epi32(p0, p0, p0, p0, p1, p1, p1, p1, p2, p2, p2, p2, p3, p3, p3, p3);
-    const __mmask32 loaded = dense ? UINT32_MAX : UINT32_C(0x0000ffff);
+    const int step = 0x01010101 * (int)(format.block_bytes - 16);
+    const __m512i places = _mm512_add_epi8(
+        _mm512_set1_epi32(0x03020100), _mm512_setr_epi32(0, 0, 0, 0, step, step, step, step, 2 * step, 2 * step,
+                                                         2 * step, 2 * step, 3 * step, 3 * step, 3 * step, 3 * step));
+    const __mmask64 of_first = format.has_e8m0_scale ? UINT64_C(0x0001000100010001) : UINT64_C(0x000f000f000f000f);
     __m512i words = _mm512_setzero_si512();
     for (int r = 0; r < SL_ONE_ROWS; r++) {
-        const __mmask32 of_row = UINT32_C(0x03030303) << (2 * r);
-        words = _mm512_mask_permutexvar_epi16(words, of_row & loaded, places, load_scales(format, row[r]));
-        if (!dense) {
-            __m512i second = load_scales(format, row[r] + 2 * bytes);
-            words = _mm512_mask_permutexvar_epi16(words, of_row & ~loaded, places, second);
-        }
+        words = _mm512_mask_shuffle_epi8(words, of_first << (4 * r), _mm512_loadu_si512(row[r]), places);
     }
-    if (bytes % 2 != 0) {
-        words = _mm512_srlv_epi32(words, _mm512_setr_epi32(0, 0, 0, 0, 8, 8, 8, 8, 0, 0, 0, 0, 8, 8, 8, 8));
+    return words;
+}
+
+/* The same of longer blocks, of an even number of bytes. */
+SL_ALWAYS_INLINE __m512i first_words_of_long(const block_format format, const uint8_t *const row[SL_ONE_ROWS])
+{
+    const size_t bytes = format.block_bytes;
+    const int first = 0x00010000; /* numbers of half words */
+    const int second = first + 0x00010001 * (int)(bytes / 2);
+    const __m512i places = _mm512_setr_epi32(first, first, first, first, second, second, second, second, first, first,
+                                             first, first, second, second, second, second);
+    __m512i words = _mm512_setzero_si512();
+    for (int r = 0; r < SL_ONE_ROWS; r++) {
+        for (int half = 0; half < 2; half++) {
+            const uint8_t *source = row[r] + 2 * bytes * (size_t)half;
+            __m512i loaded = bytes >= 32 ? _mm512_loadu_si512(source)
+                                         : _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)source));
+            words = _mm512_mask_permutexvar_epi16(words, UINT32_C(0x00000303) << (2 * r + 16 * half), places, loaded);
+        }
     }
     return words;
 }
 
 /* The same, block b at at[b] in its row. */
-SL_ALWAYS_INLINE __m512i first_words_at(const uint8_t *const row[SL_ONE_ROWS], const size_t at[STEP_BLOCKS])
+SL_ALWAYS_INLINE __m512i first_words_at(const block_format format, const uint8_t *const row[SL_ONE_ROWS],
+                                        const size_t at[STEP_BLOCKS])
 {
     __m512i offsets = _mm512_setzero_si512();
     for (int b = 0; b < STEP_BLOCKS; b++) {
@@ -250,17 +239,26 @@ SL_ALWAYS_INLINE __m512i first_words_at(const uint8_t *const row[SL_ONE_ROWS], c
         __mmask16 lanes = (__mmask16)(0x1111 << r);
         offsets = _mm512_mask_add_epi32(offsets, lanes, offsets, _mm512_set1_epi32((int)(row[r] - row[0])));
     }
-    return _mm512_i32gather_epi32(offsets, row[0], 1);
+    __m512i words = _mm512_i32gather_epi32(offsets, row[0], 1);
+    return format.has_e8m0_scale ? _mm512_and_si512(words, _mm512_set1_epi32(0xff)) : words;
 }
 
-/* See sl_e8m0_half. */
-SL_ALWAYS_INLINE __m512 e8m0_scales(__m512i words)
+SL_ALWAYS_INLINE __m512i first_words_of(const block_format format, const uint8_t *const row[SL_ONE_ROWS],
+                                        const size_t at[STEP_BLOCKS], uint32_t n_blocks)
 {
-    __m512i exponents = _mm512_and_si512(words, _mm512_set1_epi32(0xff));
-    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(exponents, _mm512_set1_epi32(1)), 23);
-    __m512i denormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x200000), exponents);
-    __mmask16 is_denormal = _mm512_cmplt_epi32_mask(exponents, _mm512_set1_epi32(2));
-    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_denormal, normal, denormal));
+    if (n_blocks < STEP_BLOCKS) {
+        return first_words_at(format, row, at);
+    }
+    return format.block_bytes <= 20 ? first_words_of_short(format, row) : first_words_of_long(format, row);
+}
+
+/* The scales of blocks times those of the activation. An exponent stands for what sl_e8m0_half makes of it. */
+SL_ALWAYS_INLINE __m512 multiply_scales(const block_format format, __m512i words, __m512 d_x)
+{
+    if (format.has_e8m0_scale) {
+        return _mm512_scalef_ps(d_x, _mm512_cvtepi32_ps(_mm512_sub_epi32(words, _mm512_set1_epi32(128))));
+    }
+    return _mm512_mul_ps((__m512)sl_tile_halves((sl_lanes)words), d_x);
 }
 
 SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *const row[SL_ONE_ROWS], uint32_t n_blocks,
@@ -274,14 +272,13 @@ SL_ALWAYS_INLINE void multiply_step(const block_format format, const uint8_t *co
     __m512i integers[FEW_TOKENS];
     multiply_codes(format, row, at, x, n_tokens, ahead, integers);
     prefetch_part(format, ahead, SL_ONE_ROWS);
-    __m512i words = n_blocks == STEP_BLOCKS ? first_words(format, row) : first_words_at(row, at);
-    __m512 scales = format.has_e8m0_scale ? e8m0_scales(words) : (__m512)sl_tile_halves((sl_lanes)words);
+    __m512i words = first_words_of(format, row, at, n_blocks);
     prefetch_part(format, ahead, SL_ONE_ROWS + 1);
     for (uint32_t t = 0; t < n_tokens; t++) {
         __m512i sums_x = _mm512_load_si512(x[t]->sums);
         __m512 d_x = _mm512_load_ps(x[t]->d);
         _Alignas(64) float terms[4][LANES]; /* two factors of each, and of the minimum */
-        _mm512_store_ps(terms[0], _mm512_mul_ps(scales, d_x));
+        _mm512_store_ps(terms[0], multiply_scales(format, words, d_x));
         _mm512_store_ps(terms[1],
                         _mm512_cvtepi32_ps(format.offset != 0 ? _mm512_sub_epi32(integers[t], sums_x) : integers[t]));
         if (format.has_minimum) {
