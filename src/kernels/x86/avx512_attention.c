@@ -108,24 +108,19 @@ SL_ALWAYS_INLINE const void *row_at(const void *rows, size_t position, uint32_t 
     return (const char *)rows + position * sl_kv_row_bytes(kv_type, dim);
 }
 
-/* Ask for the keys after the next ones, and for values, which are weighed when a chunk's keys were scored. Addresses may
- * lie past the end. */
-SL_ALWAYS_INLINE void prefetch_rows(const attention_pass *pass, sl_kv_type kv_type, uint32_t position)
+/* The lines of a row of the chunk, unless no token sees it. */
+SL_ALWAYS_INLINE void prefetch_row(const attention_pass *pass, const void *rows, uint32_t position, uint32_t dim,
+                                   sl_kv_type kv_type)
 {
-    const sl_attention_task *task = pass->task;
-    const size_t key_bytes = LANES * sl_kv_row_bytes(kv_type, task->key_dim);
-    const size_t value_bytes = LANES * sl_kv_row_bytes(kv_type, task->value_dim);
-    uintptr_t keys = (uintptr_t)task->keys + (pass->first + position) / LANES * key_bytes;
-    uintptr_t values = (uintptr_t)task->values + (pass->first + position) / LANES * value_bytes;
-    for (size_t line = 0; line < key_bytes; line += 64) {
-        _mm_prefetch((const void *)(keys + AHEAD_GROUPS * key_bytes + line), _MM_HINT_T1);
-    }
-    for (size_t line = 0; line < value_bytes; line += 64) {
-        _mm_prefetch((const void *)(values + line), _MM_HINT_T1);
+    const char *row = row_at(rows, pass->first + position, dim, kv_type);
+    const size_t row_bytes = sl_kv_row_bytes(kv_type, dim);
+    for (size_t offset = 0; position < pass->end && offset < row_bytes; offset += 64) {
+        _mm_prefetch(row + offset, _MM_HINT_T1);
     }
 }
 
-/* The LANES keys from `position` of the chunk on; those that no token sees become 0. */
+/* The LANES keys from `position` of the chunk on; those that no token sees become 0. If nothing else does, asks for keys
+ * that come later, and for values, which are weighed when the chunk's keys were scored. */
 SL_ALWAYS_INLINE void turn_group(const attention_pass *pass, sl_kv_type kv_type, uint32_t position, float *out)
 {
     const sl_attention_task *task = pass->task;
@@ -133,6 +128,10 @@ SL_ALWAYS_INLINE void turn_group(const attention_pass *pass, sl_kv_type kv_type,
     for (uint32_t r = 0; r < LANES; r++) {
         float *floats = pass->rows + r * pass->padded_key;
         rows[r] = (const uint8_t *)floats;
+        if (!pass->is_prepared) {
+            prefetch_row(pass, task->keys, position + AHEAD_GROUPS * LANES + r, task->key_dim, kv_type);
+            prefetch_row(pass, task->values, position + r, task->value_dim, kv_type);
+        }
         if (position + r < pass->begin || position + r >= pass->end) {
             memset(floats, 0, pass->padded_key * sizeof *floats);
         } else {
@@ -350,6 +349,19 @@ static void weigh_scores(float *scores, query_state *state, query_view *view)
     *state = (query_state){merged, fmaf(state->sum, view->old_weight, sum * view->chunk_weight)};
 }
 
+/* The elements of the subset's queries in the order of slots. */
+SL_ALWAYS_INLINE void gather_queries(const attention_pass *pass, int n_queries, const query_view views[SUBSET])
+{
+    for (uint32_t i = 0; i < LANES; i++) {
+        float *slot = pass->queries + slot_of(i, pass->padded_key) * (size_t)n_queries;
+        for (uint32_t j = i; j < pass->task->key_dim; j += LANES, slot += n_queries) {
+            for (int q = 0; q < n_queries; q++) {
+                slot[q] = views[q].query[j];
+            }
+        }
+    }
+}
+
 /* The chunk for n_queries queries (1, 2, 4 or SUBSET) from `query` on. */
 SL_ALWAYS_INLINE void attend_subset(const attention_pass *pass, sl_kv_type kv_type, int n_queries, uint32_t query)
 {
@@ -362,23 +374,19 @@ SL_ALWAYS_INLINE void attend_subset(const attention_pass *pass, sl_kv_type kv_ty
             low = views[q].begin < low ? views[q].begin : low;
             high = views[q].end > high ? views[q].end : high;
         }
-        for (size_t j = 0; j < pass->task->key_dim; j++) {
-            pass->queries[slot_of(j, pass->padded_key) * (size_t)n_queries + (size_t)q] = views[q].query[j];
-        }
     }
     if (low >= high) {
         return;
     }
+    gather_queries(pass, n_queries, views);
     for (uint32_t position = low / LANES * LANES; position < high; position += 2 * LANES) {
         bool is_last = position + LANES >= high;
         const float *turned = pass->keys;
         if (pass->is_prepared) {
             turned += position * pass->padded_key;
         } else {
-            prefetch_rows(pass, kv_type, position);
             turn_group(pass, kv_type, position, pass->keys);
             if (!is_last) {
-                prefetch_rows(pass, kv_type, position + LANES);
                 turn_group(pass, kv_type, position + LANES, pass->keys + LANES * pass->padded_key);
             }
         }
