@@ -188,7 +188,8 @@ typedef struct experts_run {
     const sl_step_run *run;
     uint32_t n_pairs;
     uint32_t n_ready;
-    bool shared_row; /* one token: every expert reads the same row, nothing is gathered */
+    uint32_t n_whole; /* so many of the first ready are each computed by one worker, from gate to down */
+    bool shared_row;  /* one token: every expert reads the same row, nothing is gathered */
 } experts_run;
 
 /* After sort_pairs expert e's pairs start at first[e + 1]; its count follows from the next start. */
@@ -244,34 +245,79 @@ static void gate_up_rows(const experts_run *experts, const sl_expert_view *view,
     }
 }
 
+/* The activation form of a hidden row; nothing where the product takes it as it is. */
+static void quantize_hidden(const experts_run *experts, uint32_t place)
+{
+    const sl_step_run *run = experts->run;
+    const sl_step *step = run->step;
+    const sl_place *hidden = &step->outputs[SL_EXPERTS_HIDDEN];
+    if (run->outputs[SL_EXPERTS_HIDDEN] != NULL) {
+        run->kernels->quantize_row[hidden->type](
+            sl_float_row(run->outputs[SL_EXPERTS_GATE], &step->outputs[SL_EXPERTS_GATE], place), step->attributes.n_ff,
+            (char *)run->outputs[SL_EXPERTS_HIDDEN] + hidden->row_bytes * place);
+    }
+}
+
+static void down_rows(const experts_run *experts, const sl_expert_view *view, uint32_t begin, uint32_t end)
+{
+    const sl_step_run *run = experts->run;
+    const sl_step *step = run->step;
+    const sl_op_attributes *attributes = &step->attributes;
+    uint32_t i_hidden = run->outputs[SL_EXPERTS_HIDDEN] != NULL ? SL_EXPERTS_HIDDEN : SL_EXPERTS_GATE;
+    const sl_place *hidden = &step->outputs[i_hidden];
+    uint32_t place = first_place(experts, view->expert);
+    run->kernels->matmul[attributes->down_type](
+        view->matrices[2], sl_type_row_bytes(attributes->down_type, attributes->n_ff), attributes->n_ff, begin, end,
+        (char *)run->outputs[i_hidden] + hidden->row_bytes * place, hidden->row_bytes,
+        end_place(experts, view->expert) - place,
+        sl_float_row_of(run->outputs[SL_EXPERTS_PAIR_OUT], &step->outputs[SL_EXPERTS_PAIR_OUT], place),
+        (uint32_t)step->outputs[SL_EXPERTS_OUT].width);
+}
+
+/* How many experts whole workers compute. An expert lies in one piece, and what is read in one run is read fastest; what
+ * is left is for all workers together, so that they finish at one time. */
+static uint32_t n_whole_of(const experts_run *experts, uint32_t n_workers)
+{
+    uint32_t n_shared = n_workers > 1 ? 1 : 0;
+    return experts->shared_row ? (experts->n_ready - n_shared) / n_workers * n_workers : 0;
+}
+
+static void whole_expert(const experts_run *experts, const sl_expert_view *view)
+{
+    const sl_step *step = experts->run->step;
+    gate_up_rows(experts, view, 0, step->attributes.n_ff);
+    quantize_hidden(experts, first_place(experts, view->expert));
+    down_rows(experts, view, 0, (uint32_t)step->outputs[SL_EXPERTS_OUT].width);
+}
+
+/* A worker's whole experts, then what it gets of gate and up of the others. */
 static void gate_up_task(void *argument, uint32_t worker, uint32_t n_workers)
 {
     const experts_run *experts = argument;
     const sl_step_run *run = experts->run;
     const sl_op_attributes *attributes = &run->step->attributes;
+    for (uint32_t i = worker; i < experts->n_whole; i += n_workers) {
+        whole_expert(experts, &run->executor->ready[i]);
+    }
     uint64_t row_bytes = sl_type_row_bytes(attributes->gate_type, run->step->inputs[0].width);
-    sl_pieces pieces = sl_pieces_of(experts->n_ready, attributes->n_ff, row_bytes, run->rows, n_workers);
+    sl_pieces pieces =
+        sl_pieces_of(experts->n_ready - experts->n_whole, attributes->n_ff, row_bytes, run->rows, n_workers);
     sl_rows rows;
     while (sl_next_rows(run->executor->config.workers, &pieces, worker, &rows)) {
-        gate_up_rows(experts, &run->executor->ready[rows.matrix], rows.begin, rows.end);
+        gate_up_rows(experts, &run->executor->ready[experts->n_whole + rows.matrix], rows.begin, rows.end);
     }
 }
 
-/* The activation form of the hidden rows of every ready expert, by row. */
+/* The activation form of the hidden rows of the other experts, by row. */
 static void quantize_task(void *argument, uint32_t worker, uint32_t n_workers)
 {
     const experts_run *experts = argument;
-    const sl_step_run *run = experts->run;
-    const sl_step *step = run->step;
-    const sl_place *hidden = &step->outputs[SL_EXPERTS_HIDDEN];
     uint32_t unit = 0;
-    for (uint32_t i = 0; i < experts->n_ready; i++) {
-        uint32_t expert = run->executor->ready[i].expert;
+    for (uint32_t i = experts->n_whole; i < experts->n_ready; i++) {
+        uint32_t expert = experts->run->executor->ready[i].expert;
         for (uint32_t place = first_place(experts, expert); place < end_place(experts, expert); place++, unit++) {
             if (unit % n_workers == worker) {
-                run->kernels->quantize_row[hidden->type](
-                    sl_float_row(run->outputs[SL_EXPERTS_GATE], &step->outputs[SL_EXPERTS_GATE], place),
-                    step->attributes.n_ff, (char *)run->outputs[SL_EXPERTS_HIDDEN] + hidden->row_bytes * place);
+                quantize_hidden(experts, place);
             }
         }
     }
@@ -281,22 +327,13 @@ static void down_task(void *argument, uint32_t worker, uint32_t n_workers)
 {
     const experts_run *experts = argument;
     const sl_step_run *run = experts->run;
-    const sl_step *step = run->step;
-    const sl_op_attributes *attributes = &step->attributes;
-    uint32_t n_embd = (uint32_t)step->outputs[SL_EXPERTS_OUT].width;
-    uint32_t i_hidden = run->outputs[SL_EXPERTS_HIDDEN] != NULL ? SL_EXPERTS_HIDDEN : SL_EXPERTS_GATE;
-    const sl_place *hidden = &step->outputs[i_hidden];
-    uint64_t row_bytes = sl_type_row_bytes(attributes->down_type, attributes->n_ff);
-    sl_pieces pieces = sl_pieces_of(experts->n_ready, n_embd, row_bytes, run->rows, n_workers);
+    const sl_op_attributes *attributes = &run->step->attributes;
+    sl_pieces pieces =
+        sl_pieces_of(experts->n_ready - experts->n_whole, (uint32_t)run->step->outputs[SL_EXPERTS_OUT].width,
+                     sl_type_row_bytes(attributes->down_type, attributes->n_ff), run->rows, n_workers);
     sl_rows rows;
     while (sl_next_rows(run->executor->config.workers, &pieces, worker, &rows)) {
-        const sl_expert_view *view = &run->executor->ready[rows.matrix];
-        uint32_t place = first_place(experts, view->expert);
-        uint32_t n_tokens = end_place(experts, view->expert) - place;
-        run->kernels->matmul[attributes->down_type](
-            view->matrices[2], row_bytes, attributes->n_ff, rows.begin, rows.end,
-            (char *)run->outputs[i_hidden] + hidden->row_bytes * place, hidden->row_bytes, n_tokens,
-            sl_float_row_of(run->outputs[SL_EXPERTS_PAIR_OUT], &step->outputs[SL_EXPERTS_PAIR_OUT], place), n_embd);
+        down_rows(experts, &run->executor->ready[experts->n_whole + rows.matrix], rows.begin, rows.end);
     }
 }
 
@@ -327,7 +364,11 @@ static void compute_ready(experts_run *experts)
 {
     const sl_step_run *run = experts->run;
     sl_workers *workers = run->executor->config.workers;
+    experts->n_whole = n_whole_of(experts, run->executor->n_workers);
     sl_workers_run(workers, gate_up_task, experts);
+    if (experts->n_whole == experts->n_ready) {
+        return;
+    }
     if (run->outputs[SL_EXPERTS_HIDDEN] != NULL) {
         sl_workers_run(workers, quantize_task, experts);
     }
