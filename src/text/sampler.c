@@ -174,13 +174,58 @@ static float penalised(const sl_sampler *sampler, float logit, uint32_t id)
     return logit > 0 ? logit / penalty : logit * penalty;
 }
 
+/* The highest of n logits, -infinity if none is a number: in lanes, which compilers turn into vectors. */
+static float highest_of(const float *logits, uint32_t n)
+{
+    enum { LANES = 32 };
+    float lanes[LANES];
+    for (uint32_t j = 0; j < LANES; j++) {
+        lanes[j] = -INFINITY;
+    }
+    uint32_t i = 0;
+    for (; n - i >= LANES; i += LANES) {
+        for (uint32_t j = 0; j < LANES; j++) {
+            lanes[j] = logits[i + j] > lanes[j] ? logits[i + j] : lanes[j];
+        }
+    }
+    float highest = -INFINITY;
+    for (; i < n; i++) {
+        highest = logits[i] > highest ? logits[i] : highest;
+    }
+    for (uint32_t j = 0; j < LANES; j++) {
+        highest = lanes[j] > highest ? lanes[j] : highest;
+    }
+    return highest;
+}
+
+static uint32_t find_best_unpenalised(const float *logits, uint32_t n_vocab)
+{
+    enum { BLOCK = 1024 };
+    uint32_t best = 0; /* where the block begins that has the highest so far */
+    float best_logit = -INFINITY;
+    for (uint32_t first = 0; first < n_vocab; first += BLOCK) {
+        float highest = highest_of(logits + first, n_vocab - first < BLOCK ? n_vocab - first : BLOCK);
+        if (highest > best_logit) {
+            best_logit = highest;
+            best = first;
+        }
+    }
+    while (best_logit > -INFINITY && logits[best] != best_logit) {
+        best++;
+    }
+    return best;
+}
+
 /* The lowest id of the highest logit. */
 static uint32_t find_best(const sl_sampler *sampler, const float *logits)
 {
+    if (sampler->counts == NULL) {
+        return find_best_unpenalised(logits, sampler->n_vocab);
+    }
     uint32_t best = 0;
     float best_logit = -INFINITY;
     for (uint32_t id = 0; id < sampler->n_vocab; id++) {
-        float logit = sampler->counts == NULL ? logits[id] : penalised(sampler, logits[id], id);
+        float logit = penalised(sampler, logits[id], id);
         if (logit > best_logit) {
             best_logit = logit;
             best = id;

@@ -71,6 +71,28 @@ static void temperature_zero_takes_the_highest_and_of_equals_the_first(void **st
     assert_int_equal(draw_once(&options, infinite, 3), 1);
 }
 
+static void temperature_zero_takes_the_highest_wherever_it_is(void **state)
+{
+    (void)state;
+    enum { N_MANY = 2500 };
+    static float logits[N_MANY];
+    sl_sampler_options options = plain;
+    options.temperature = 0;
+    for (uint32_t i = 0; i < N_MANY; i++) {
+        logits[i] = i % 7 == 3 ? NAN : -1.0f - (float)(i % 50);
+    }
+    for (uint32_t best = 0; best < N_MANY; best++) {
+        const float before = logits[best];
+        logits[best] = 2;
+        assert_int_equal(draw_once(&options, logits, N_MANY), best);
+        const float equal = logits[N_MANY - 1];
+        logits[N_MANY - 1] = 2;
+        assert_int_equal(draw_once(&options, logits, N_MANY), best);
+        logits[N_MANY - 1] = equal;
+        logits[best] = before;
+    }
+}
+
 static void a_logit_that_is_no_number_is_never_drawn(void **state)
 {
     (void)state;
@@ -404,6 +426,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(temperature_zero_takes_the_highest_and_of_equals_the_first),
+        cmocka_unit_test(temperature_zero_takes_the_highest_wherever_it_is),
         cmocka_unit_test(a_logit_that_is_no_number_is_never_drawn),
         cmocka_unit_test(without_any_finite_logit_the_first_id_is_drawn),
         cmocka_unit_test(infinite_logits_share_the_draw),
