@@ -144,33 +144,71 @@ static bool begin_pass(sl_executor *executor, const sl_run *run)
     return sl_predictor_wants_router(predictor);
 }
 
+static sl_step_run step_run_of(sl_executor *executor, const sl_run *run, const sl_step *step)
+{
+    sl_step_run step_run = {
+        .executor = executor, .kernels = executor->config.kernels, .step = step, .run = run, .rows = run->rows};
+    for (uint32_t i = 0; i < SL_OP_MAX_INPUTS; i++) {
+        step_run.inputs[i] = resolve(&step->inputs[i], run);
+    }
+    for (uint32_t i = 0; i < SL_OP_MAX_OUTPUTS; i++) {
+        step_run.outputs[i] = resolve(&step->outputs[i], run);
+    }
+    return step_run;
+}
+
+static bool is_same_place(const sl_place *a, const sl_place *b)
+{
+    return a->kind == b->kind && a->type == b->type && a->offset == b->offset && a->binding == b->binding;
+}
+
+/* How many steps from this one on are products of the same rows: none of them reads what another writes. */
+static uint32_t count_products(const sl_program *program, const sl_step *first)
+{
+    const sl_step *end = program->steps + program->n_steps;
+    const sl_step *step = first;
+    while (step < end && step - first < SL_MAX_PRODUCTS && step->kind == SL_OP_MATMUL &&
+           step->for_hint == first->for_hint && is_same_place(&step->inputs[0], &first->inputs[0])) {
+        step++;
+    }
+    return (uint32_t)(step - first);
+}
+
+/* The step, with those that are carried out together with it; sets how many they are. */
+static sluice_status run_step(sl_executor *executor, const sl_run *run, const sl_step *step, uint32_t *n_steps,
+                              sluice_error *error)
+{
+    *n_steps = 1;
+    if (step->kind == SL_OP_MATMUL) {
+        sl_step_run products[SL_MAX_PRODUCTS];
+        *n_steps = count_products(run->program, step);
+        for (uint32_t i = 0; i < *n_steps; i++) {
+            products[i] = step_run_of(executor, run, step + i);
+        }
+        sl_step_products(products, *n_steps);
+        return SLUICE_OK;
+    }
+    sl_step_run step_run = step_run_of(executor, run, step);
+    switch (step->kind) {
+    case SL_OP_EXPERTS: return sl_step_experts(&step_run, error);
+    case SL_OP_ROUTE: return sl_step_route(&step_run, error);
+    case SL_OP_PREDICT: sl_step_predict(&step_run); return SLUICE_OK;
+    default: sl_step_rows(&step_run); return SLUICE_OK;
+    }
+}
+
 static sluice_status run_steps(sl_executor *executor, const sl_run *run, bool with_hints, sluice_error *error)
 {
     const sl_program *program = run->program;
-    for (uint32_t i = 0; i < program->n_steps; i++) {
+    uint32_t n_steps = 0;
+    for (uint32_t i = 0; i < program->n_steps; i += n_steps) {
         if (run->cancel != NULL && atomic_load_explicit(run->cancel, memory_order_relaxed)) {
             return sl_error_set(error, SLUICE_ERROR_CANCELLED, "cancelled by the caller");
         }
         const sl_step *step = &program->steps[i];
-        if (step->for_hint && !with_hints) {
-            continue;
-        }
-        sl_step_run step_run = {
-            .executor = executor, .kernels = executor->config.kernels, .step = step, .run = run, .rows = run->rows};
-        for (uint32_t j = 0; j < SL_OP_MAX_INPUTS; j++) {
-            step_run.inputs[j] = resolve(&step->inputs[j], run);
-        }
-        for (uint32_t j = 0; j < SL_OP_MAX_OUTPUTS; j++) {
-            step_run.outputs[j] = resolve(&step->outputs[j], run);
-        }
-        if (step->kind == SL_OP_EXPERTS) {
-            SL_TRY(sl_step_experts(&step_run, error));
-        } else if (step->kind == SL_OP_ROUTE) {
-            SL_TRY(sl_step_route(&step_run, error));
-        } else if (step->kind == SL_OP_PREDICT) {
-            sl_step_predict(&step_run);
-        } else {
-            sl_step_rows(&step_run);
+        n_steps = 1;
+        if (!step->for_hint || with_hints) {
+            SL_TRY(run_step(executor, run, step, &n_steps, error));
         }
     }
     return SLUICE_OK;

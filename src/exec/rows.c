@@ -131,21 +131,58 @@ static void matmul_rows(const sl_step_run *run, uint32_t i_weight, uint32_t begi
                                        run->inputs[0], x->row_bytes, run->rows, out, run->step->outputs[0].width);
 }
 
-static void matmul_task(void *argument, uint32_t worker, uint32_t n_workers)
+/* Products of the same rows, side by side: to the workers the rows of their matrices are one sequence. */
+typedef struct product_group {
+    const sl_step_run *runs; // [n_runs]
+    uint32_t n_runs;
+    sl_pieces pieces[SL_MAX_PRODUCTS];
+    sl_units units;
+} product_group;
+
+static void product_rows(const sl_step_run *run, uint32_t begin, uint32_t end)
 {
-    const sl_step_run *run = argument;
-    sl_pieces pieces =
-        sl_pieces_of(1, width_of(&run->step->outputs[0]), run->step->inputs[1].row_bytes, run->rows, n_workers);
-    sl_rows rows;
-    while (sl_next_rows(run->executor->config.workers, &pieces, worker, &rows)) {
-        float *out = run->outputs[0];
-        matmul_rows(run, 1, rows.begin, rows.end, out);
-        const float *bias = run->inputs[2];
-        for (uint32_t row = 0; row < run->rows && bias != NULL; row++) {
-            float *y = sl_float_row_of(out, &run->step->outputs[0], row) + rows.begin;
-            run->kernels->add(y, bias + rows.begin, rows.end - rows.begin, y);
+    matmul_rows(run, 1, begin, end, run->outputs[0]);
+    const float *bias = run->inputs[2];
+    for (uint32_t row = 0; row < run->rows && bias != NULL; row++) {
+        float *y = sl_float_row_of(run->outputs[0], &run->step->outputs[0], row) + begin;
+        run->kernels->add(y, bias + begin, end - begin, y);
+    }
+}
+
+static void product_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    (void)n_workers;
+    const product_group *group = argument;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    while (sl_workers_next(group->runs[0].executor->config.workers, &group->units, worker, &begin, &end)) {
+        uint32_t first = 0; /* of the units of a matrix */
+        for (uint32_t i = 0; i < group->n_runs && first < end; i++) {
+            const sl_pieces *pieces = &group->pieces[i];
+            uint32_t last = first + pieces->units.count;
+            if (begin < last) {
+                uint32_t from = begin > first ? begin - first : 0;
+                uint32_t to = (end < last ? end : last) - first;
+                product_rows(&group->runs[i], from * pieces->unit_rows, sl_end_row(pieces, to));
+            }
+            first = last;
         }
     }
+}
+
+void sl_step_products(const sl_step_run *runs, uint32_t n_runs)
+{
+    product_group group = {.runs = runs, .n_runs = n_runs, .units.most = UINT32_MAX};
+    for (uint32_t i = 0; i < n_runs; i++) {
+        const sl_step *step = runs[i].step;
+        group.pieces[i] = sl_pieces_of(1, width_of(&step->outputs[0]), step->inputs[1].row_bytes, runs[i].rows,
+                                       runs[i].executor->n_workers);
+        const sl_units *units = &group.pieces[i].units;
+        group.units.count += units->count;
+        group.units.most = units->most < group.units.most ? units->most : group.units.most;
+    }
+    group.units.span = group.units.count;
+    sl_workers_run(runs[0].executor->config.workers, product_task, &group);
 }
 
 /* The gate's rows land in the output, the up rows beside them in the second output, scratch of the step. */
@@ -285,7 +322,6 @@ void sl_step_rows(const sl_step_run *step)
 {
     sl_workers *workers = step->executor->config.workers;
     switch (step->step->kind) {
-    case SL_OP_MATMUL: sl_workers_run(workers, matmul_task, (void *)step); return;
     case SL_OP_MATMUL_SWIGLU: sl_workers_run(workers, matmul_swiglu_task, (void *)step); return;
     case SL_OP_ATTENTION: sl_workers_run(workers, attention_task, (void *)step); return;
     case SL_OP_KV_STORE: kv_store(step); return;

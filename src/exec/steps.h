@@ -70,6 +70,12 @@ static inline sl_pieces sl_pieces_of(uint32_t n_matrices, uint32_t n_rows, uint6
                                  .most = all ? UINT32_MAX : (uint32_t)(many < 1 ? 1 : many)}};
 }
 
+/* Where the first n_units units of a matrix end. */
+static inline uint32_t sl_end_row(const sl_pieces *pieces, uint32_t n_units)
+{
+    return n_units >= pieces->units.span ? pieces->n_rows : n_units * pieces->unit_rows;
+}
+
 /* Rows [begin, end) of one of the matrices. */
 typedef struct sl_rows {
     uint32_t matrix, begin, end;
@@ -85,8 +91,7 @@ static inline bool sl_next_rows(sl_workers *workers, const sl_pieces *pieces, ui
     }
     rows->matrix = begin / pieces->units.span;
     rows->begin = begin % pieces->units.span * pieces->unit_rows;
-    uint32_t n_rows = (end - begin) * pieces->unit_rows;
-    rows->end = pieces->n_rows - rows->begin < n_rows ? pieces->n_rows : rows->begin + n_rows;
+    rows->end = sl_end_row(pieces, begin % pieces->units.span + end - begin);
     return true;
 }
 
@@ -102,6 +107,11 @@ static inline float *sl_float_row_of(void *base, const sl_place *place, uint32_t
 
 /* Every kind but those below; cannot fail. */
 void sl_step_rows(const sl_step_run *step);
+
+/* At most SL_MAX_PRODUCTS MATMUL steps that read the same rows, as one: fewer runs of weights begin, and workers meet once. */
+enum { SL_MAX_PRODUCTS = 4 };
+void sl_step_products(const sl_step_run *runs, uint32_t n_runs);
+
 /* Also asks the store for what the EXPERTS step that follows will need, so that reads begin at once. */
 SLUICE_NODISCARD sluice_status sl_step_route(const sl_step_run *step, sluice_error *error);
 void sl_step_predict(const sl_step_run *step);
