@@ -3,7 +3,8 @@
  * Invariants
  *  (1) Nothing is allocated after open: every scratch array is sized by the limits, and a run outside them is refused.
  *  (2) Work is split by row, head, token or expert, never inside a sum, so the number of workers changes no bit.
- *  (3) A step starts when the one before it is complete on all workers.
+ *  (3) A step starts when the one before it is complete on all workers; steps that are products of the same rows are
+ *      carried out together.
  * Threads: the caller of sl_executor_run is worker 0; the other workers touch only what their task was given. */
 #include "exec/steps.h"
 

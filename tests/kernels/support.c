@@ -113,7 +113,7 @@ static void set_scales(sl_type type, weight_fill fill, uint8_t *block, random_so
     }
     if (type == SL_TYPE_MXFP4) {
         block[0] = fill == WEIGHTS_DENORMAL ? (uint8_t)random_below(random, 2)
-                   : fill == WEIGHTS_HUGE   ? 254
+                   : fill == WEIGHTS_HUGE   ? (uint8_t)(254 + random_below(random, 2))
                                             : (uint8_t)(120 + random_below(random, 8));
     }
 }

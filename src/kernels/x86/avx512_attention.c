@@ -119,8 +119,8 @@ SL_ALWAYS_INLINE void prefetch_row(const attention_pass *pass, const void *rows,
     }
 }
 
-/* The LANES keys from `position` of the chunk on; those that no token sees become 0. If nothing else does, asks for keys
- * that come later, and for values, which are weighed when the chunk's keys were scored. */
+/* The LANES keys from `position` of the chunk on; those that no token sees become 0. Unless the whole
+ * chunk is prepared at once, keys that come later are asked for, and values, which are weighed after all scores. */
 SL_ALWAYS_INLINE void turn_group(const attention_pass *pass, sl_kv_type kv_type, uint32_t position, float *out)
 {
     const sl_attention_task *task = pass->task;
