@@ -46,6 +46,28 @@ SL_ALWAYS_INLINE void sl_ahead_prefetch(const sl_ahead *ahead, size_t step_bytes
     __asm__ volatile("" ::: "memory");
 }
 
+/* The same, but no line twice where steps are no whole lines: the last one is due in some steps, in the others a line at hand is
+ * asked for instead. That is done without a branch, which would cut the compiler's view of the step in two. It takes a few
+ * instructions, so it pays where they are not what binds. */
+SL_ALWAYS_INLINE void sl_ahead_prefetch_once(const sl_ahead *ahead, size_t step_bytes, uint32_t part, uint32_t n_parts)
+{
+    const size_t n_every = step_bytes / 64;
+    const size_t n_lines = (step_bytes + 63) / 64;
+    const uintptr_t first = ahead->near / 64 * 64;
+    for (size_t line = n_lines * part / n_parts; line < n_lines * (part + 1) / n_parts; line++) {
+        uintptr_t near = 64 * line;
+        uintptr_t far = ahead->far / 64 * 64 - first + 64 * line;
+        if (line == n_every) {
+            uintptr_t is_due = 0 - (ahead->near % 64 + step_bytes % 64) / 64; /* all bits, or none */
+            near &= is_due;
+            far &= is_due;
+        }
+        _mm_prefetch((const void *)(first + near), _MM_HINT_T0);
+        _mm_prefetch((const void *)(first + far), _MM_HINT_T2);
+    }
+    __asm__ volatile("" ::: "memory");
+}
+
 SL_ALWAYS_INLINE void sl_ahead_move(sl_ahead *ahead, size_t step_bytes)
 {
     ahead->near += step_bytes;

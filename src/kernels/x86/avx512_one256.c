@@ -341,7 +341,7 @@ SL_ALWAYS_INLINE void multiply_row(const block_format format, const uint8_t *blo
         __m512i wide = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(scales));
 #pragma GCC unroll 2
         for (uint32_t i = 0; i < VECTORS / 2; i++) {
-            sl_ahead_prefetch(ahead, step_bytes, VECTORS / 2 * r + i, VECTORS / 2 * SL_ONE_ROWS);
+            sl_ahead_prefetch_once(ahead, step_bytes, VECTORS / 2 * r + i, VECTORS / 2 * SL_ONE_ROWS);
             const int f = 4 * (int)i;
             __m512i place = _mm512_setr_epi32(f, f, f, f, f + 1, f + 1, f + 1, f + 1, f + 2, f + 2, f + 2, f + 2, f + 3,
                                               f + 3, f + 3, f + 3);
@@ -357,7 +357,7 @@ SL_ALWAYS_INLINE void multiply_row(const block_format format, const uint8_t *blo
     }
 #pragma GCC unroll 4
     for (uint32_t v = 0; v < VECTORS; v++) {
-        sl_ahead_prefetch(ahead, step_bytes, VECTORS * r + v, VECTORS * SL_ONE_ROWS);
+        sl_ahead_prefetch_once(ahead, step_bytes, VECTORS * r + v, VECTORS * SL_ONE_ROWS);
         __m512i scale = scales_of_vector(format, scales, (int)v);
         for (uint32_t t = 0; t < n_tokens; t++) {
             __m512i pairs = _mm512_maddubs_epi16(codes[v], ((const __m512i *)x[t]->q)[v]);

@@ -154,7 +154,7 @@ static const block_format format_mxfp4 = {codes_mxfp4, sizeof(sl_block_mxfp4), 1
 
 SL_ALWAYS_INLINE void prefetch_part(const block_format format, const sl_ahead *ahead, uint32_t part)
 {
-    sl_ahead_prefetch(ahead, SL_ONE_ROWS * STEP_BLOCKS * format.block_bytes, part, PREFETCH_PARTS);
+    sl_ahead_prefetch_once(ahead, SL_ONE_ROWS * STEP_BLOCKS * format.block_bytes, part, PREFETCH_PARTS);
 }
 
 /* The sums of all products with token t in sums[t], block b of row r in lane 4 b + r. */
