@@ -49,11 +49,17 @@ SL_ALWAYS_INLINE void sl_amx_finish_writes(void)
     __asm__ volatile("" ::: "memory");
 }
 
-#define DEFINE_AMX_MATMUL(type)                                                                                        \
+/* `one`: whose kernel serves a single token. */
+#define DEFINE_AMX_MATMUL(type, one)                                                                                   \
     void sl_amx_matmul_##type(const void *weights, size_t row_bytes, uint32_t n_columns, uint32_t first_row,           \
                               uint32_t end_row, const void *activations, size_t activation_stride, uint32_t n_tokens,  \
                               float *out, size_t out_stride)                                                           \
     {                                                                                                                  \
+        if (n_tokens == 1) {                                                                                           \
+            sl_##one##_matmul_one_##type(weights, row_bytes, n_columns, first_row, end_row, activations,               \
+                                         activation_stride, n_tokens, out, out_stride);                                \
+            return;                                                                                                    \
+        }                                                                                                              \
         if (n_tokens < SL_AMX_FEWEST) {                                                                                \
             sl_avx512_matmul_##type(weights, row_bytes, n_columns, first_row, end_row, activations, activation_stride, \
                                     n_tokens, out, out_stride);                                                        \
