@@ -4,7 +4,8 @@
 The models are random ones of the same shape in several types, written where they are missing (8 GB in all). Each repetition runs the
 engine and the peer one after the other; of the peer's two ways, plain and with run-time repacking (-rtr 1), the one that was faster at first
 counts. A program's first pass, in which it loads, is not counted, but for the rows that are about it. Weight bytes a second are those that a token needs,
-over what the machine reads in large pages when nothing is computed. With --peer-avx2 (the same program built for AVX2) rows without
+over what the machine reads in large pages when nothing is computed: for a second, as a decode is timed, just before it or just after, whichever
+is more, and at best for a gibibyte. With --peer-avx2 (the same program built for AVX2) rows without
 AVX-512 are measured too.
 """
 import argparse
@@ -49,18 +50,19 @@ class Model:
             while file.read(16 << 20):
                 pass
 
-    def ours(self, prompt, generate, threads, *extra, repetitions=2):
-        """Tokens a second of prefill and decode: of the better repetition, since the first one loads."""
+    def ours(self, prompt, generate, threads, *extra, repetitions=3):
+        """Tokens a second of prefill and decode: of the best repetition, since the first one loads, and the second a few experts."""
         said = json.loads(output_of([self.options.sluice, "bench", "-m", self.path, "-p", prompt, "-n", generate, "-r", repetitions, "-t",
                                      threads, "--ctx", prompt + generate + 1, "--json", *extra]))
         return said["prefill_tok_s_max"], said["decode_tok_s_max"]
 
-    def peer(self, program, threads, *test):
-        """Tokens a second of the peer. Both of its ways are tried the first time, after that the one that was faster."""
+    def peer(self, program, threads, *test, repetitions=2):
+        """Tokens a second of the peer: of the best repetition, after one to warm up. Both of its ways are tried the first time, then the
+        one that was faster."""
         rates = {}
         for repack in self.better.get((program, threads, test), (0, 1)):
-            out = output_of([program, "-m", self.path, "-t", threads, "-r", 1, "-rtr", repack, "-o", "json", *test])
-            rates[repack] = json.loads(out[out.index("["):out.rindex("]") + 1])[-1]["avg_ts"]
+            out = output_of([program, "-m", self.path, "-t", threads, "-r", repetitions, "-rtr", repack, "-o", "json", *test])
+            rates[repack] = max(json.loads(out[out.index("["):out.rindex("]") + 1])[-1]["samples_ts"])
         best = max(rates, key=rates.get)
         self.better[program, threads, test] = (best,)
         return rates[best]
@@ -76,14 +78,17 @@ def bandwidth(options, threads):
 
 def short_rows(model, options):
     """Decode with an empty context by one and two threads, and prefill of 512 tokens by two."""
-    decode, over, share, prefill, prefill_over = {1: [], 2: []}, {1: [], 2: []}, {1: [], 2: []}, [], []
+    decode, over, share, best_share = ({1: [], 2: []} for _ in range(4))
+    prefill, prefill_over = [], []
     for i in range(options.repetitions):
         for threads in (1, 2):
-            reads = bandwidth(options, threads)["read_bytes_per_s"]
+            before = bandwidth(options, threads)
             _, ours = model.ours(1, DECODED + 1, threads)
+            after = bandwidth(options, threads)
             decode[threads].append(ours)
             over[threads].append(ours / model.peer(options.peer, threads, "-p", 0, "-n", DECODED))
-            share[threads].append(ours * model.token_bytes / reads)
+            for shares, key in ((share, "sustained_bytes_per_s"), (best_share, "read_bytes_per_s")):
+                shares[threads].append(ours * model.token_bytes / max(before[key], after[key]))
         rate, _ = model.ours(512, 2, 2)
         prefill.append(rate)
         prefill_over.append(rate / model.peer(options.peer, 2, "-p", 512, "-n", 0))
@@ -93,6 +98,7 @@ def short_rows(model, options):
         yield f"{model.kind}: decode, {word}, tok/s", decode[threads], "", ""
         yield f"{model.kind}: decode, {word}, over the peer", over[threads], ">= 1.0", "1.15"
         yield f"{model.kind}: weight bytes of decode over read bandwidth, {word}", share[threads], ">= 0.85", "0.95"
+        yield f"{model.kind}: weight bytes of decode over the best read bandwidth, {word}", best_share[threads], "", ""
     yield f"{model.kind}: prefill 512, tok/s", prefill, "", ""
     yield f"{model.kind}: prefill 512 over the peer", prefill_over, ">= 1.0", "2"
 
@@ -103,9 +109,9 @@ def long_rows(model, options):
     for i in range(options.repetitions):
         ours = model.ours(LONG, LONG_DECODED + 1, 2, repetitions=1)
         prefill.append(ours[0])
-        prefill_over.append(ours[0] / model.peer(options.peer, 2, "-p", LONG, "-n", 0))
+        prefill_over.append(ours[0] / model.peer(options.peer, 2, "-p", LONG, "-n", 0, repetitions=1))
         decode.append(ours[1])
-        decode_over.append(ours[1] / model.peer(options.peer, 2, "-p", 0, "-n", 0, "-gp", f"{LONG},{LONG_DECODED}"))
+        decode_over.append(ours[1] / model.peer(options.peer, 2, "-p", 0, "-n", 0, "-gp", f"{LONG},{LONG_DECODED}", repetitions=1))
         say(f"{model.kind} {i + 1}: prefill {LONG} {ours[0]:.1f} tok/s, over the peer {prefill_over[-1]:.2f}; decode there {ours[1]:.1f}, {decode_over[-1]:.2f}")
     yield f"{model.kind}: prefill {LONG}, tok/s", prefill, "", ""
     yield f"{model.kind}: prefill {LONG} over the peer", prefill_over, ">= 1.0", "2"
@@ -165,9 +171,12 @@ def main():
         if program and not program.exists():
             parser.error(f"{program} is missing: expected a llama-bench")
     parts = options.only.split(",")
-    rows = [(f"memory read bandwidth, {threads} thread{'s' * (threads > 1)}, GB/s",
-             [bandwidth(options, threads)["read_bytes_per_s"] / 1e9 for _ in range(options.repetitions)], "", "") for threads in (1, 2)]
-    rows.append(("meeting of 2 threads, us", [bandwidth(options, 2)["meeting_s"] * 1e6 for _ in range(options.repetitions)], "< 2", ""))
+    rows = []
+    for threads, word in ((1, "1 thread"), (2, "2 threads")):
+        measured = [bandwidth(options, threads) for _ in range(options.repetitions)]
+        rows.append((f"memory read bandwidth, {word}, GB/s", [one["sustained_bytes_per_s"] / 1e9 for one in measured], "", ""))
+        rows.append((f"memory read bandwidth at best, {word}, GB/s", [one["read_bytes_per_s"] / 1e9 for one in measured], "", ""))
+    rows.append(("meeting of 2 threads, us", [one["meeting_s"] * 1e6 for one in measured], "< 2", ""))
     for kind in options.types.split(","):
         model = Model(options, kind)
         model.cache()

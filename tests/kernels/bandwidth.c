@@ -17,6 +17,7 @@ enum {
     FAR_BYTES = 4096,  /* and into the second */
     PACE = 3,
     ROUNDS = 7,
+    READ_SECONDS = 1, /* at least, all rounds together */
     MEETINGS = 20000
 };
 
@@ -73,21 +74,29 @@ bool measure_bandwidth(uint32_t n_threads, bandwidth *measured)
         start[i] = (char)i;
     }
     stream self = {.bytes = start};
-    double read_seconds = 1e9;
+    double best_seconds = 1e9;
+    double all_seconds = 0.0;
     double meeting_seconds = 1e9;
-    for (int round = 0; round < ROUNDS; round++) {
+    uint32_t n_reads = 0;
+    while (n_reads < ROUNDS || all_seconds < READ_SECONDS) {
         double begin = now();
         sl_workers_run(workers, read_task, &self);
         double seconds = now() - begin;
-        read_seconds = seconds < read_seconds ? seconds : read_seconds;
-        begin = now();
+        best_seconds = seconds < best_seconds ? seconds : best_seconds;
+        all_seconds += seconds;
+        n_reads++;
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        double begin = now();
         for (int i = 0; i < MEETINGS; i++) {
             sl_workers_run(workers, meet_task, NULL);
         }
-        seconds = (now() - begin) / MEETINGS;
+        double seconds = (now() - begin) / MEETINGS;
         meeting_seconds = seconds < meeting_seconds ? seconds : meeting_seconds;
     }
-    *measured = (bandwidth){.read_bytes_per_s = STREAM_BYTES / read_seconds, .meeting_s = meeting_seconds};
+    *measured = (bandwidth){.read_bytes_per_s = STREAM_BYTES / best_seconds,
+                            .sustained_bytes_per_s = STREAM_BYTES / all_seconds * n_reads,
+                            .meeting_s = meeting_seconds};
     sl_workers_close(&workers);
     munmap(map, STREAM_BYTES + LARGE_PAGE);
     return true;
@@ -99,7 +108,7 @@ bool print_bandwidth(uint32_t n_threads)
     if (!measure_bandwidth(n_threads, &measured)) {
         return false;
     }
-    printf("{\"threads\": %u, \"read_bytes_per_s\": %.6g, \"meeting_s\": %.6g}\n", n_threads, measured.read_bytes_per_s,
-           measured.meeting_s);
+    printf("{\"threads\": %u, \"read_bytes_per_s\": %.6g, \"sustained_bytes_per_s\": %.6g, \"meeting_s\": %.6g}\n",
+           n_threads, measured.read_bytes_per_s, measured.sustained_bytes_per_s, measured.meeting_s);
     return true;
 }

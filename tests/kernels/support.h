@@ -83,7 +83,8 @@ bool run_bench(const char *prefix);
 
 /* In large pages, when nothing is computed, and what a meeting of threads takes. */
 typedef struct bandwidth {
-    double read_bytes_per_s;
+    double read_bytes_per_s;      /* 1 GiB, the best time */
+    double sustained_bytes_per_s; /* for a second, what others do on the machine included */
     double meeting_s;
 } bandwidth;
 
