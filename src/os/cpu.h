@@ -14,7 +14,7 @@ typedef enum sl_isa {
 #endif
     SL_ISA_AVX2,   /* AVX2, FMA and F16C */
     SL_ISA_AVX512, /* AVX2 and AVX-512 F, BW, DQ, VL, VNNI */
-    SL_ISA_AMX,    /* these, AMX tiles of int8 and VBMI, which comes with them */
+    SL_ISA_AMX,    /* these, AMX tiles of int8, and VBMI and GFNI, which come with them */
 #if !defined(__aarch64__)
     SL_ISA_NEON, /* AArch64's Advanced SIMD with dot products of bytes (asimddp) */
 #endif

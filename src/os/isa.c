@@ -55,6 +55,7 @@ enum {
     LEAF7_EBX_AVX512BW = 30,
     LEAF7_EBX_AVX512VL = 31,
     LEAF7_ECX_AVX512VBMI = 1,
+    LEAF7_ECX_GFNI = 8,
     LEAF7_ECX_AVX512VNNI = 11,
     LEAF7_EDX_AMX_TILE = 24,
     LEAF7_EDX_AMX_INT8 = 25,
@@ -103,7 +104,8 @@ sl_isa sl_cpu_best_isa(void)
         return SL_ISA_AVX2;
     }
     if (!has_bits(edx, 1u << LEAF7_EDX_AMX_TILE | 1u << LEAF7_EDX_AMX_INT8) ||
-        !has_bits(ecx, 1u << LEAF7_ECX_AVX512VBMI) || !has_bits(saved, SAVES_TILES) || !may_use_tiles()) {
+        !has_bits(ecx, 1u << LEAF7_ECX_AVX512VBMI | 1u << LEAF7_ECX_GFNI) || !has_bits(saved, SAVES_TILES) ||
+        !may_use_tiles()) {
         return SL_ISA_AVX512;
     }
     return SL_ISA_AMX;

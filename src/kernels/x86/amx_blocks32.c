@@ -99,10 +99,10 @@ SL_ALWAYS_INLINE sl_tile_sums add_products(const block_format format, const tile
 
 #include "kernels/x86/tile_matmul.inc"
 
-DEFINE_AMX_MATMUL(q4_0, avx512)
-DEFINE_AMX_MATMUL(q4_1, avx512)
-DEFINE_AMX_MATMUL(q5_0, avx512)
-DEFINE_AMX_MATMUL(q5_1, avx512)
-DEFINE_AMX_MATMUL(q8_0, avx512)
+DEFINE_AMX_MATMUL(q4_0, amx)
+DEFINE_AMX_MATMUL(q4_1, amx)
+DEFINE_AMX_MATMUL(q5_0, amx)
+DEFINE_AMX_MATMUL(q5_1, amx)
+DEFINE_AMX_MATMUL(q8_0, amx)
 DEFINE_AMX_MATMUL(iq4_nl, amx)
 DEFINE_AMX_MATMUL(mxfp4, amx)
