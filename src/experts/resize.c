@@ -29,7 +29,7 @@ static const uint64_t large_arena_bytes = 64 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
 static const uint64_t populate_lead_bytes = 2 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
-/* Of free slots, at most, that are prepared: what is read meanwhile. */
+/* Of free slots, at most, that are prepared: what is read meanwhile; not more than layers still to come may ask for. */
 static const uint64_t prepared_bytes = 128 * (uint64_t)SL_HUGE_PAGE_BYTES;
 
 static size_t bytes_of(const sl_store *store, uint32_t n_slots)
@@ -140,10 +140,20 @@ static void populate(sl_store *store, uint32_t index)
     }
 }
 
-/* One of the slots that are used next, if it never held memory. */
-static uint32_t free_slot_to_populate(const sl_store *store)
+static uint64_t bytes_to_prepare(const sl_store *store, const sl_store_request *request)
 {
-    uint64_t left_bytes = bytes_of(store, store->n_slots) >= large_arena_bytes ? prepared_bytes : 0;
+    if (bytes_of(store, store->n_slots) < large_arena_bytes) {
+        return 0;
+    }
+    uint32_t n_layers_left = request != NULL ? store->n_layers - 1 - request->layer : store->n_layers;
+    uint64_t left_bytes = bytes_of(store, request != NULL ? request->n_experts : store->n_experts) * n_layers_left;
+    return left_bytes < prepared_bytes ? left_bytes : prepared_bytes;
+}
+
+/* One of the slots that are used next, if it never held memory. */
+static uint32_t free_slot_to_populate(const sl_store *store, const sl_store_request *request)
+{
+    uint64_t left_bytes = bytes_to_prepare(store, request);
     uint32_t index = store->first_free;
     while (index != SL_NO_SLOT && store->slots[index].has_pages && left_bytes >= store->geometry.slot_bytes) {
         left_bytes -= store->geometry.slot_bytes;
@@ -155,7 +165,7 @@ static uint32_t free_slot_to_populate(const sl_store *store)
 bool sl_arena_populate(sl_store *store, const sl_store_request *request)
 {
     uint32_t index = request != NULL ? slot_to_populate(store, request) : SL_NO_SLOT;
-    index = index != SL_NO_SLOT ? index : free_slot_to_populate(store);
+    index = index != SL_NO_SLOT ? index : free_slot_to_populate(store, request);
     if (index != SL_NO_SLOT) {
         populate(store, index);
     }
