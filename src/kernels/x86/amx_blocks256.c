@@ -21,8 +21,8 @@
 
 #include "kernels/x86/tile_matmul.inc"
 
-DEFINE_AMX_MATMUL(q2_k, amx)
-DEFINE_AMX_MATMUL(q3_k, amx)
+DEFINE_AMX_MATMUL(q2_k, avx512)
+DEFINE_AMX_MATMUL(q3_k, avx512)
 DEFINE_AMX_MATMUL(q4_k, amx)
 DEFINE_AMX_MATMUL(q5_k, amx)
 DEFINE_AMX_MATMUL(q6_k, amx)
