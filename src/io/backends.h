@@ -41,6 +41,9 @@ bool sl_stretch_is_cached(const sl_stretch *stretch, const sl_read *read, const 
  * that stopped it, or 0, also at the end of the file. */
 int sl_stretch_perform(sl_stretch *stretch, const sl_read *read, sl_refusals *refusals);
 
+/* Read a whole read with pread on this thread, and fill in its results. */
+void sl_read_perform(sl_read *read, sl_refusals *refusals);
+
 /* The backends. Options were checked. */
 SLUICE_NODISCARD sluice_status sl_reads_open_pread(sl_reads *reads, const sl_reads_options *options, sl_memory *memory,
                                                    const sl_log *log, void (*on_done)(void *user, sl_read *read),

@@ -2,7 +2,7 @@
  *
  * Invariants
  *  (1) Reads are numbered in the order they are submitted, from 1; the plan names numbers, so a run can be repeated.
- *  (2) A fault is reported from a thread of the inner engine, as a true one would be.
+ *  (2) A fault is reported from a thread of the inner engine, or the one that performs the read, as a true one would be.
  *  (3) A spoiled read's destination is overwritten: bytes of a failed read that are used show up as wrong.
  *  (4) An interrupted read goes to the inner engine in two parts: the front, and from a thread of the engine the rest.
  *      When it is reported its owner sees its own fields again.
@@ -46,6 +46,13 @@ static uint64_t front_bytes_of(const sl_read *read)
     return read->direct ? half - half % read->file->direct_alignment : half;
 }
 
+static void count_flying(fault_wrapper *wrapper)
+{
+    pthread_mutex_lock(&wrapper->lock);
+    wrapper->n_flying++;
+    pthread_mutex_unlock(&wrapper->lock);
+}
+
 static void faults_submit(void *self, sl_read *read)
 {
     fault_wrapper *wrapper = self;
@@ -63,10 +70,22 @@ static void faults_submit(void *self, sl_read *read)
     } else if (read->fault == SL_READ_FAULT_EVENT) {
         wrapper->plan->event(wrapper->plan->user);
     }
-    pthread_mutex_lock(&wrapper->lock);
-    wrapper->n_flying++;
-    pthread_mutex_unlock(&wrapper->lock);
+    count_flying(wrapper);
     wrapper->inner.backend->submit(wrapper->inner.self, read);
+}
+
+/* Nobody sees whether such a read is interrupted or slow. */
+static void faults_perform(void *self, sl_read *read)
+{
+    fault_wrapper *wrapper = self;
+    read->fault = (int)fault_of_next_read(wrapper->plan);
+    if (read->fault == SL_READ_FAULT_INTERRUPTED || read->fault == SL_READ_FAULT_SLOW) {
+        read->fault = SL_READ_FAULT_NONE;
+    } else if (read->fault == SL_READ_FAULT_EVENT) {
+        wrapper->plan->event(wrapper->plan->user);
+    }
+    count_flying(wrapper);
+    wrapper->inner.backend->perform(wrapper->inner.self, read);
 }
 
 static void spoil(sl_read *read, sluice_status status, int system_errno, uint64_t bytes_read)
@@ -172,6 +191,7 @@ static void faults_describe(void *self, char *text, size_t capacity)
 
 static const sl_reads_backend faults_backend = {.name = "faults",
                                                 .submit = faults_submit,
+                                                .perform = faults_perform,
                                                 .redirect = faults_redirect,
                                                 .register_memory = faults_register_memory,
                                                 .describe = faults_describe,

@@ -38,14 +38,6 @@ typedef struct pread_pool {
     sl_thread threads[];
 } pread_pool;
 
-static void perform(pread_pool *pool, sl_read *read)
-{
-    sl_stretch whole = {.length = read->length, .required = read->required};
-    int failed = sl_stretch_perform(&whole, read, &pool->refusals);
-    read->bytes_read = whole.arrived;
-    sl_read_conclude(read, failed);
-}
-
 /* Sleep until there is a read that this thread may take; NULL when the thread should end. `*lane` is that of the read it
  * did before, or NULL, and then that of the next. */
 static sl_read *take_read(pread_pool *pool, sl_lane **lane)
@@ -75,7 +67,7 @@ static void *run(void *argument)
     pread_pool *pool = argument;
     sl_lane *lane = NULL;
     for (sl_read *read = take_read(pool, &lane); read != NULL; read = take_read(pool, &lane)) {
-        perform(pool, read);
+        sl_read_perform(read, &pool->refusals);
         pool->on_done(pool->user, read);
     }
     return NULL;
@@ -89,6 +81,14 @@ static void pool_submit(void *self, sl_read *read)
     sl_lanes_add(&pool->lanes, read);
     pthread_cond_signal(&pool->work_arrived);
     pthread_mutex_unlock(&pool->lock);
+}
+
+static void pool_perform(void *self, sl_read *read)
+{
+    pread_pool *pool = self;
+    sl_read_begin(read);
+    sl_read_perform(read, &pool->refusals);
+    pool->on_done(pool->user, read);
 }
 
 static void pool_redirect(void *self, void (*on_done)(void *user, sl_read *read), void *user)
@@ -119,8 +119,12 @@ static void pool_describe(void *self, char *text, size_t capacity)
     snprintf(text, capacity, "pread, %u threads", pool->n_threads);
 }
 
-static const sl_reads_backend pread_backend = {
-    .name = "pread", .submit = pool_submit, .redirect = pool_redirect, .describe = pool_describe, .close = pool_close};
+static const sl_reads_backend pread_backend = {.name = "pread",
+                                               .submit = pool_submit,
+                                               .perform = pool_perform,
+                                               .redirect = pool_redirect,
+                                               .describe = pool_describe,
+                                               .close = pool_close};
 
 static size_t pool_bytes(uint32_t n_threads)
 {

@@ -138,6 +138,14 @@ int sl_stretch_perform(sl_stretch *stretch, const sl_read *read, sl_refusals *re
     return failed;
 }
 
+void sl_read_perform(sl_read *read, sl_refusals *refusals)
+{
+    sl_stretch whole = {.length = read->length, .required = read->required};
+    int failed = sl_stretch_perform(&whole, read, refusals);
+    read->bytes_read = whole.arrived;
+    sl_read_conclude(read, failed);
+}
+
 sluice_status sl_read_describe(const sl_read *read, sluice_error *error)
 {
     if (read->status == SLUICE_OK) {

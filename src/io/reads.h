@@ -45,6 +45,8 @@ typedef struct sl_reads sl_reads;
 typedef struct sl_reads_backend {
     const char *name; /* "uring", "pread" */
     void (*submit)(void *self, sl_read *read);
+    /* See sl_reads_perform. */
+    void (*perform)(void *self, sl_read *read);
     /* Report to another function from now on; only while no read is in flight. */
     void (*redirect)(void *self, void (*on_done)(void *user, sl_read *read), void *user);
     /* See sl_reads_register_memory; NULL: never does. */
@@ -151,6 +153,13 @@ uint64_t sl_reads_faults_cost(void);
 static inline void sl_reads_submit(sl_reads *reads, sl_read *read)
 {
     reads->backend->submit(reads->self, read);
+}
+
+/* Do a read on the calling thread, which also reports it done, before this returns. For what the page cache has: that is
+ * work for a core and not for the disk. */
+static inline void sl_reads_perform(sl_reads *reads, sl_read *read)
+{
+    reads->backend->perform(reads->self, read);
 }
 
 /* Whether the memory of the options may be registered, as it may from the start. After `false` has returned none of it

@@ -579,6 +579,14 @@ static void uring_submit(void *own, sl_read *read)
     }
 }
 
+static void uring_perform(void *own, sl_read *read)
+{
+    uring *self = own;
+    sl_read_begin(read);
+    sl_read_perform(read, &self->refusals);
+    self->on_done(self->user, read);
+}
+
 static void uring_redirect(void *own, void (*on_done)(void *user, sl_read *read), void *user)
 {
     uring *self = own;
@@ -626,6 +634,7 @@ static void uring_close(void *own)
 
 static const sl_reads_backend uring_backend = {.name = "uring",
                                                .submit = uring_submit,
+                                               .perform = uring_perform,
                                                .redirect = uring_redirect,
                                                .register_memory = uring_register_memory,
                                                .describe = uring_describe,
