@@ -29,6 +29,23 @@ uint64_t sl_budget_within(const sl_memory_limits *limits)
     return budget - (budget / reserve_share < reserve_bytes ? budget / reserve_share : reserve_bytes);
 }
 
+bool sl_cache_stays_within(const sl_memory_limits *limits, uint64_t resident_bytes, uint64_t model_bytes)
+{
+    return limits->free_bytes >= resident_bytes && limits->cgroup_bytes >= model_bytes &&
+           limits->cgroup_bytes - model_bytes >= resident_bytes;
+}
+
+bool sl_engine_cache_stays(const sluice_engine *engine)
+{
+    uint64_t model_bytes = 0;
+    for (uint32_t i = 0; i < engine->file->n_files; i++) {
+        model_bytes += engine->file->files[i].file.identity.bytes;
+    }
+    return sl_cache_stays_within(
+        &(sl_memory_limits){.cgroup_bytes = sl_cgroup_memory_limit(), .free_bytes = sl_machine_free_bytes()},
+        engine->plan.resident_bytes, model_bytes);
+}
+
 uint64_t sl_engine_automatic_budget(const sluice_engine *engine)
 {
     /* Only what was touched is missing from the available memory; what the program took besides is not the engine's. */

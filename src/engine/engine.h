@@ -129,12 +129,17 @@ SLUICE_NODISCARD sluice_status sl_engine_plan_again(const sluice_engine *engine,
 typedef struct sl_memory_limits {
     uint64_t cgroup_bytes;    /* UINT64_MAX: no limit */
     uint64_t available_bytes; /* 0: unknown */
+    uint64_t free_bytes;      /* and used for nothing, not even a cache; 0: unknown */
     uint64_t physical_bytes;  /* 0: unknown */
     uint64_t held_bytes;      /* by the engine already, which is therefore not available */
 } sl_memory_limits;
 /* The budget that is taken when none is given (engine/budget.c). */
 uint64_t sl_budget_within(const sl_memory_limits *limits);
+/* Whether an engine with every expert in memory finds that memory beside a page cache that has the whole model, so that none
+ * of it gives way. */
+bool sl_cache_stays_within(const sl_memory_limits *limits, uint64_t resident_bytes, uint64_t model_bytes);
 uint64_t sl_engine_automatic_budget(const sluice_engine *engine);
+bool sl_engine_cache_stays(const sluice_engine *engine);
 
 /* Bytes of one session's caches, and where a state of the body graph starts in them. */
 uint64_t sl_engine_kv_bytes(const sluice_engine *engine);

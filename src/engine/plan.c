@@ -207,6 +207,7 @@ sluice_status sl_engine_make_plan(sluice_engine *engine, const sluice_engine_opt
     engine->limits.max_rows = plan->prefill_chunk < SL_HEAD_ROWS ? SL_HEAD_ROWS : plan->prefill_chunk;
     take_most_slots(engine, plan);
     engine->store_config.n_slots = plan->n_slots;
+    engine->store_config.cache_stays = sl_engine_cache_stays(engine);
     return SLUICE_OK;
 }
 

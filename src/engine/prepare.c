@@ -176,6 +176,7 @@ static sluice_status list_expert_ranges(sluice_engine *engine, sluice_error *err
                           .n_slots = 1,
                           .policy = engine->policy_kind,
                           .reads = {.kind = engine->reads_kind, .n_threads = SL_READ_THREADS, .from_cache = true},
+                          .spare_core = engine->n_threads < sl_cpu_usable_cores(),
                           .faults = engine->faults,
                           .memory = &engine->memory,
                           .log = &engine->log};

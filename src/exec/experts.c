@@ -286,7 +286,9 @@ static void whole_expert(const experts_run *experts, const sl_expert_view *view)
 {
     const sl_step *step = experts->run->step;
     gate_up_rows(experts, view, 0, step->attributes.n_ff);
-    quantize_hidden(experts, first_place(experts, view->expert));
+    for (uint32_t place = first_place(experts, view->expert); place < end_place(experts, view->expert); place++) {
+        quantize_hidden(experts, place);
+    }
     down_rows(experts, view, 0, (uint32_t)step->outputs[SL_EXPERTS_OUT].width);
 }
 
@@ -375,18 +377,36 @@ static void compute_ready(experts_run *experts)
     sl_workers_run(workers, down_task, experts);
 }
 
-static void count_ready(const experts_run *experts)
+/* Any worker. */
+static void count_use(const experts_run *experts, const sl_expert_view *view)
 {
     const sl_step_run *run = experts->run;
     if (run->run->expert_use == NULL) {
         return;
     }
     sl_expert_use *use = &run->run->expert_use[run->step->attributes.expert_layer];
-    for (uint32_t i = 0; i < experts->n_ready; i++) {
-        const sl_expert_view *view = &run->executor->ready[i];
-        uint32_t n_tokens = end_place(experts, view->expert) - first_place(experts, view->expert);
-        *(view->was_resident ? &use->memory_calls : &use->read_calls) += 1;
-        *(view->was_resident ? &use->memory_tokens : &use->read_tokens) += n_tokens;
+    uint64_t n_tokens = end_place(experts, view->expert) - first_place(experts, view->expert);
+    __atomic_add_fetch(view->was_resident ? &use->memory_calls : &use->read_calls, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(view->was_resident ? &use->memory_tokens : &use->read_tokens, n_tokens, __ATOMIC_RELAXED);
+}
+
+/* Copy what the page cache has. Where there is enough of it a worker computes an expert as soon as it has copied it, while it
+ * is in the caches of its core. */
+static void copy_task(void *argument, uint32_t worker, uint32_t n_workers)
+{
+    (void)worker;
+    const experts_run *experts = argument;
+    sl_executor *executor = experts->run->executor;
+    sl_store *store = executor->config.store;
+    sl_store_request *request = &executor->demand.request;
+    bool whole = request->n_copies >= 2 * n_workers;
+    sl_expert_view view;
+    while (sl_store_copy(store, request, whole ? &view : NULL)) {
+        if (whole) {
+            whole_expert(experts, &view);
+            count_use(experts, &view);
+            sl_store_release(store, request, &view);
+        }
     }
 }
 
@@ -395,14 +415,17 @@ static sluice_status compute_all(experts_run *experts, sluice_error *error)
     sl_executor *executor = experts->run->executor;
     sl_store *store = executor->config.store;
     sl_demand *demand = &executor->demand;
+    if (demand->request.n_copies > 0) {
+        sl_workers_run(executor->config.workers, copy_task, experts);
+    }
     for (;;) {
         SL_TRY(sl_store_wait(store, &demand->request, executor->ready, demand->n_wanted, &experts->n_ready, error));
         if (experts->n_ready == 0) {
             return SLUICE_OK;
         }
         compute_ready(experts);
-        count_ready(experts);
         for (uint32_t i = 0; i < experts->n_ready; i++) {
+            count_use(experts, &executor->ready[i]);
             sl_store_release(store, &demand->request, &executor->ready[i]);
         }
     }

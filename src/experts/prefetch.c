@@ -103,7 +103,8 @@ static bool begin_next(sl_store *store)
     for (sl_hint *hint = nearest_hint(store); hint != NULL; hint = nearest_hint(store)) {
         uint32_t layer = (uint32_t)(hint - store->hints);
         uint32_t expert = store->hint_lists[(size_t)layer * store->n_experts + hint->next];
-        if (*sl_slot_place(store, layer, expert) != SL_NO_SLOT) {
+        if (*sl_slot_place(store, layer, expert) != SL_NO_SLOT ||
+            sl_expert_is_to_copy(store, layer, expert, store->keeps)) {
             hint->next++;
             continue;
         }

@@ -3,11 +3,13 @@
  * Life of an entry of a request, its progress word:
  *
  *   begin ---> HIT ------------------------+-> DELIVERED ---> RELEASED
- *     |  \                                 |     [wait]       [release]
- *     |   `--> MISS (slot on its way) -----+
- *     v           ^   `-> FAILED [sl_requests_fail_slot]
- *   WITHOUT_SLOT -'
- *     [give_slots, or join when another request's slot starts reading the same expert]
+ *    | | \                                 |  [wait, copy]    [release]
+ *    | |  `--> MISS (slot on its way) -----+
+ *    | v           ^  ^  `-> FAILED [sl_requests_fail_slot]
+ *    | WITHOUT_SLOT-' |
+ *    |  [give_slots]  |       either joins when another request's slot starts reading the same expert
+ *    `--> TO_COPY ----'
+ *          [sl_request_copy]
  *
  * A settled request has HIT, DELIVERED and RELEASED alone, is on no list and pins nothing (settled.c).
  * Threads: the public functions take the lock, except for settled requests; the others are called with it. */
@@ -17,28 +19,40 @@
 
 #include "os/clock.h"
 
+/* A larger chunk takes longer to compute than to copy: what it saves is not worth copying twice. */
+static const uint32_t max_passing_tokens = 128;
+
 /* An entry without a slot gets one that its expert has already. */
 static void join(sl_store *store, sl_store_request *request, uint32_t i_entry, uint32_t slot, sl_entry_state state)
 {
     request->progress[i_entry] = sl_entry_word(state, slot);
     sl_slot_ask(store, slot);
+    store->slots[slot].transient = false;
     store->slots[slot].n_pins++;
     store->policy->type->hit(store->policy, slot, request->time + i_entry);
 }
 
-/* Let every open request that still needs the expert of a slot share it. */
-static void join_waiting(sl_store *store, uint32_t index)
+/* The request's count of entries that are in a state without slot; NULL for another state. */
+static uint32_t *count_of(sl_store_request *request, sl_entry_state state)
+{
+    return state == SL_ENTRY_WITHOUT_SLOT ? &request->n_without_slot
+           : state == SL_ENTRY_TO_COPY    ? &request->n_to_copy
+                                          : NULL;
+}
+
+void sl_requests_join(sl_store *store, uint32_t index)
 {
     const sl_slot *slot = &store->slots[index];
     for (sl_store_request *request = store->requests; request != NULL; request = request->next) {
-        if (request->layer != slot->layer || request->n_without_slot == 0 || request->status != SLUICE_OK) {
+        if (request->layer != slot->layer || request->n_without_slot + request->n_to_copy == 0 ||
+            request->status != SLUICE_OK) {
             continue;
         }
-        for (uint32_t i_entry = request->first_without_slot; i_entry < request->n_experts; i_entry++) {
-            if (sl_entry_state_of(request->progress[i_entry]) == SL_ENTRY_WITHOUT_SLOT &&
-                request->experts[i_entry] == slot->expert) {
+        for (uint32_t i_entry = 0; i_entry < request->n_experts; i_entry++) {
+            uint32_t *count = count_of(request, sl_entry_state_of(request->progress[i_entry]));
+            if (count != NULL && request->experts[i_entry] == slot->expert) {
                 join(store, request, i_entry, index, SL_ENTRY_MISS);
-                request->n_without_slot--;
+                (*count)--;
             }
         }
     }
@@ -60,7 +74,7 @@ static void give_slots_to(sl_store *store, sl_store_request *request)
         request->progress[i_entry] = sl_entry_word(SL_ENTRY_MISS, slot);
         request->n_without_slot--;
         store->slots[slot].n_pins++;
-        join_waiting(store, slot);
+        sl_requests_join(store, slot);
         sl_slot_start_reading(store, slot);
         sl_slot_start_pieces(store, slot);
     }
@@ -149,8 +163,12 @@ static void pin_present(sl_store *store, sl_store_request *request)
         bool displaced = was_displaced(store, request->layer, request->experts[i_entry]);
         uint32_t slot = *sl_slot_place(store, request->layer, request->experts[i_entry]);
         if (slot == SL_NO_SLOT) {
-            request->progress[i_entry] = sl_entry_word(SL_ENTRY_WITHOUT_SLOT, SL_NO_SLOT);
-            request->n_without_slot++;
+            sl_entry_state state =
+                sl_expert_is_to_copy(store, request->layer, request->experts[i_entry], request->keeps)
+                    ? SL_ENTRY_TO_COPY
+                    : SL_ENTRY_WITHOUT_SLOT;
+            request->progress[i_entry] = sl_entry_word(state, SL_NO_SLOT);
+            (*count_of(request, state))++;
             counters->prefetch_displaced += displaced ? 1 : 0;
         } else if (store->slots[slot].state == SL_SLOT_READY) {
             join(store, request, i_entry, slot, SL_ENTRY_HIT);
@@ -162,6 +180,7 @@ static void pin_present(sl_store *store, sl_store_request *request)
     counters->requests += request->n_experts;
     counters->hits += n_hits;
     counters->misses += request->n_experts - n_hits;
+    request->n_copies = request->n_to_copy;
     counters->prefetch_ahead_bytes += n_hits < request->n_experts ? store->flying_unasked_bytes : 0;
 }
 
@@ -186,6 +205,10 @@ sluice_status sl_store_begin_chunk(sl_store *store, sl_store_request *request, u
     request->n_released = 0;
     request->n_without_slot = 0;
     request->first_without_slot = 0;
+    request->n_copies = 0;
+    request->n_to_copy = 0;
+    request->first_to_copy = 0;
+    request->keeps = !store->cache_stays || n_tokens == 1 || n_tokens > max_passing_tokens;
     request->progress = progress;
     request->next = NULL;
     request->settled = sl_settled_begin(store, request);
@@ -198,6 +221,7 @@ sluice_status sl_store_begin_chunk(sl_store *store, sl_store_request *request, u
     store->time += n_experts;
     store->n_begins++;
     store->last_layer = layer;
+    store->keeps = request->keeps;
     tell_policy(store, request, tokens_of, n_tokens);
     pin_present(store, request);
     sl_hints_pass(store, layer);
@@ -254,18 +278,21 @@ static void insert_ranked(const sl_store *store, const sl_store_request *request
     ready[place].index = i_entry;
 }
 
-static void fill_view(const sl_store *store, const sl_store_request *request, sl_expert_view *view)
+void sl_request_deliver(const sl_store *store, sl_store_request *request, uint32_t i_entry, sl_expert_view *view)
 {
-    uint32_t index = sl_entry_slot_of(request->progress[view->index]);
+    uint32_t index = sl_entry_slot_of(request->progress[i_entry]);
     const sl_slot *slot = &store->slots[index];
     const unsigned char *start = store->arena + (size_t)index * store->geometry.slot_bytes;
+    view->index = i_entry;
     view->expert = slot->expert;
     view->slot = index;
-    view->was_resident = sl_entry_state_of(request->progress[view->index]) == SL_ENTRY_HIT;
+    view->was_resident = sl_entry_state_of(request->progress[i_entry]) == SL_ENTRY_HIT;
     for (uint32_t i_range = 0; i_range < SL_EXPERT_MAX_RANGES; i_range++) {
         bool present = i_range < store->n_ranges && slot->matrix_offsets[i_range] != SL_NO_MATRIX;
         view->matrices[i_range] = present ? start + slot->matrix_offsets[i_range] : NULL;
     }
+    request->progress[i_entry] = sl_entry_word(SL_ENTRY_DELIVERED, index);
+    request->n_delivered++;
 }
 
 static uint32_t deliver(sl_store *store, sl_store_request *request, sl_expert_view *ready, uint32_t capacity)
@@ -278,11 +305,8 @@ static uint32_t deliver(sl_store *store, sl_store_request *request, sl_expert_vi
         }
     }
     for (uint32_t i_view = 0; i_view < n_ready; i_view++) {
-        sl_expert_view *view = &ready[i_view];
-        fill_view(store, request, view);
-        request->progress[view->index] = sl_entry_word(SL_ENTRY_DELIVERED, view->slot);
+        sl_request_deliver(store, request, ready[i_view].index, &ready[i_view]);
     }
-    request->n_delivered += n_ready;
     return n_ready;
 }
 
@@ -302,7 +326,8 @@ static bool a_slot_will_come(const sl_store *store)
 static bool waits_for_itself(const sl_store *store, const sl_store_request *request)
 {
     return request->n_delivered > request->n_released &&
-           request->n_experts - request->n_delivered == request->n_without_slot && !a_slot_will_come(store);
+           request->n_experts - request->n_delivered == request->n_without_slot + request->n_to_copy &&
+           !a_slot_will_come(store);
 }
 
 static sluice_status wait_locked(sl_store *store, sl_store_request *request, sl_expert_view *ready, uint32_t capacity,
@@ -322,11 +347,16 @@ static sluice_status wait_locked(sl_store *store, sl_store_request *request, sl_
         if (*n_ready > 0 || request->n_delivered == request->n_experts) {
             break;
         }
+        uint32_t i_entry;
+        if (sl_request_copy(store, request, &i_entry)) {
+            continue;
+        }
         if (waits_for_itself(store, request)) {
             status = sl_error_set(error, SLUICE_ERROR_ARGUMENT,
                                   "MoE layer %" PRIu32 ": %" PRIu32 " experts still need a slot and %" PRIu32
                                   " delivered ones are not released; release before waiting again",
-                                  request->layer, request->n_without_slot, request->n_delivered - request->n_released);
+                                  request->layer, request->n_without_slot + request->n_to_copy,
+                                  request->n_delivered - request->n_released);
             break;
         }
         if (wait_start_ns == 0) {
@@ -417,5 +447,6 @@ void sl_store_end(sl_store *store, sl_store_request *request)
     request->settled = false;
     request->n_experts = 0;
     request->n_without_slot = 0;
+    request->n_to_copy = 0;
     request->next = NULL;
 }

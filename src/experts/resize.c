@@ -172,6 +172,17 @@ bool sl_arena_populate(sl_store *store, const sl_store_request *request)
     return index != SL_NO_SLOT;
 }
 
+/* The large pages that begin in the slot: the one before them belongs to the slot before, into which another thread may be
+ * copying, and two that touch a page at a time both clear it. */
+void sl_arena_populate_slot(sl_store *store, uint32_t index)
+{
+    size_t begin = (bytes_of(store, index) + SL_HUGE_PAGE_BYTES - 1) & ~(size_t)(SL_HUGE_PAGE_BYTES - 1);
+    size_t end = bytes_of(store, index + 1);
+    if (begin < end) {
+        (void)sl_pages_populate(store->arena + begin, end - begin);
+    }
+}
+
 bool sl_store_prepare(sl_store *store)
 {
     pthread_mutex_lock(&store->lock);

@@ -46,6 +46,7 @@ static void empty_slot(sl_store *store, uint32_t index)
     store->n_ready -= slot->state == SL_SLOT_READY ? 1 : 0;
     store->policy->type->evict(store->policy, index);
     slot->state = SL_SLOT_ABSENT;
+    slot->transient = false;
     if (index < store->n_slots) {
         slot->next_free = store->first_free;
         store->first_free = index;
@@ -106,8 +107,13 @@ static void evict_if_leaving(sl_store *store, uint32_t index)
 
 void sl_slot_unpin(sl_store *store, uint32_t index)
 {
-    store->slots[index].n_pins--;
-    evict_if_leaving(store, index);
+    sl_slot *slot = &store->slots[index];
+    slot->n_pins--;
+    if (slot->transient && slot->n_pins == 0 && slot->state == SL_SLOT_READY && !sl_store_is_settled(store)) {
+        empty_slot(store, index);
+    } else {
+        evict_if_leaving(store, index);
+    }
 }
 
 static void begin_using(sl_store *store, uint32_t begin, uint32_t end)
@@ -170,6 +176,7 @@ static uint32_t occupy(sl_store *store, uint32_t layer, uint32_t expert)
                       .next_free = SL_NO_SLOT,
                       .has_pages = slot->has_pages};
     *sl_slot_place(store, layer, expert) = index;
+    store->had_slots[(size_t)layer * store->n_mask_words + expert / 64] |= (uint64_t)1 << (expert % 64);
     return index;
 }
 
@@ -267,7 +274,8 @@ void sl_slot_start_reading(sl_store *store, uint32_t index)
     prepare_reads(store, index, &layout);
 }
 
-void sl_slot_start_piece(sl_store *store, uint32_t index)
+/* The next piece is about to be read. */
+static sl_read *start_piece(sl_store *store, uint32_t index)
 {
     sl_slot *slot = &store->slots[index];
     if (slot->n_started == 0) {
@@ -276,7 +284,12 @@ void sl_slot_start_piece(sl_store *store, uint32_t index)
     uint32_t i_piece = slot->n_started++;
     store->flying_bytes += slot->piece_bytes[i_piece];
     store->flying_unasked_bytes += slot->unasked ? slot->piece_bytes[i_piece] : 0;
-    sl_reads_submit(&store->reads, &store->slot_reads[(size_t)index * store->n_ranges + i_piece]);
+    return &store->slot_reads[(size_t)index * store->n_ranges + i_piece];
+}
+
+void sl_slot_start_piece(sl_store *store, uint32_t index)
+{
+    sl_reads_submit(&store->reads, start_piece(store, index));
 }
 
 void sl_slot_start_pieces(sl_store *store, uint32_t index)
@@ -284,6 +297,15 @@ void sl_slot_start_pieces(sl_store *store, uint32_t index)
     while (store->slots[index].n_started < store->slots[index].n_pieces) {
         sl_slot_start_piece(store, index);
     }
+}
+
+sl_read *sl_slot_start_copying(sl_store *store, uint32_t index)
+{
+    store->slots[index].has_pages = true;
+    while (store->slots[index].n_started < store->slots[index].n_pieces) {
+        (void)start_piece(store, index);
+    }
+    return &store->slot_reads[(size_t)index * store->n_ranges];
 }
 
 void sl_slot_ask(sl_store *store, uint32_t index)

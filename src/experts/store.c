@@ -48,10 +48,11 @@
  *             at once, those for a hint one after the other.
  *    READY    the bytes are there; evictable when n_pins is 0.
  *
- *    n_pins rises in [give_slots_to, join] and falls in [sl_slot_unpin].
+ *    n_pins rises in [give_slots_to, take_slot, join] and falls in [sl_slot_unpin], which empties a transient slot.
+ *    A slot that is copied into is READING too, and whoever copies performs its sl_reads (copies.c).
  *
  * Files: store.c opens and closes; resize.c has the arena; geometry.c places bytes; slots.c moves slots; requests.c
- * serves callers; settled.c does without the lock where nothing can be missed; prefetch.c reads ahead; counters.c counts; policy.h is what an eviction policy has to do; lru.c keeps
+ * serves callers; copies.c has what the page cache has copied by them; settled.c does without the lock where nothing can be missed; prefetch.c reads ahead; counters.c counts; policy.h is what an eviction policy has to do; lru.c keeps
  * a list, ranked.c keeps any other order, of lfru.c, pinned.c, placement.c or reuse.c; predict.h says what to read
  * ahead; replay.h plays recordings against all of it.
  *
@@ -139,7 +140,7 @@ sluice_status sl_store_estimate(const sl_store_config *config, sl_store_plan *pl
         cost_of(bytes.slot_reads) + reads_cost.account_bytes + (config->faults == NULL ? 0 : sl_reads_faults_cost());
     plan->other_bytes = cost_of(sizeof(sl_store)) + cost_of(bytes.ranges) + cost_of(bytes.files) +
                         cost_of(bytes.slots) + cost_of(bytes.slot_of_expert) + cost_of(bytes.meters) +
-                        cost_of(bytes.hints) + cost_of(bytes.hint_lists) + 2 * cost_of(bytes.masks) +
+                        cost_of(bytes.hints) + cost_of(bytes.hint_lists) + 3 * cost_of(bytes.masks) +
                         policy_cost(config, &geometry);
     plan->kernel_bytes = reads_cost.kernel_bytes;
     plan->n_read_threads = reads_cost.n_threads;
@@ -171,6 +172,8 @@ static sluice_status allocate_tables(sl_store *store, const sl_store_config *con
     SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.hint_lists, "the experts of hints", &store->hint_lists, error));
     SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.masks, "the masks of hints", &store->hint_masks, error));
     SL_TRY(allocate(store, SL_MEMORY_OTHER, bytes.masks, "the masks of displaced experts", &store->displaced, error));
+    SL_TRY(
+        allocate(store, SL_MEMORY_OTHER, bytes.masks, "the masks of experts that were read", &store->had_slots, error));
     sl_policy_config policy_config = policy_config_of(config, &store->geometry);
     SL_TRY(sl_policy_open(&store->policy, &policy_config, error));
     memcpy(store->ranges, config->ranges, bytes.ranges);
@@ -254,6 +257,9 @@ sluice_status sl_store_open(sl_store **out, const sl_store_config *config, sluic
     store->geometry = geometry;
     store->n_mask_words = mask_words(config->n_experts);
     store->prefetch_window_bytes = config->prefetch_window_bytes;
+    store->from_cache = config->reads.from_cache;
+    store->cache_stays = config->cache_stays;
+    store->spare_core = config->spare_core;
     store->time = 1;
     store->last_layer = config->n_layers - 1;
     store->filling = SL_NO_SLOT;
@@ -299,6 +305,7 @@ void sl_store_close(sl_store **out)
     }
     sl_memory *memory = store->memory;
     sl_arena_close(store);
+    sl_free(memory, store->had_slots);
     sl_free(memory, store->displaced);
     sl_free(memory, store->hint_masks);
     sl_free(memory, store->hint_lists);

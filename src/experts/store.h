@@ -35,6 +35,8 @@ typedef struct sl_store_config {
     sl_policy_kind policy;          /* which expert gives way */
     const uint64_t *pinned;         /* SL_POLICY_PINNED: see sl_policy_config; borrowed during open */
     sl_reads_options reads;         /* how to read */
+    bool cache_stays;               /* what the page cache has stays there while all slots fill: see sl_store_copy */
+    bool spare_core;                /* is left for the engine's threads, which copy what is kept */
     sl_read_fault_plan *faults;     /* NULL: none; borrowed for the store's life */
     sl_memory *memory;              /* borrowed for the store's life */
     const sl_log *log;              /* borrowed for the store's life; may be NULL */
@@ -95,6 +97,10 @@ typedef struct sl_store_request {
     uint32_t n_released;
     uint32_t n_without_slot; /* neither resident nor being read */
     uint32_t first_without_slot;
+    uint32_t n_copies; /* at first, for who asks to copy; does not change */
+    uint32_t n_to_copy;
+    uint32_t first_to_copy;
+    bool keeps;         /* every expert it asks for */
     uint64_t time;      /* in the store's count of experts asked for, of the first in the list */
     uint64_t *progress; /* borrowed until sl_store_end: [n_experts] words of scratch from the caller */
     struct sl_store_request *next;
@@ -124,6 +130,17 @@ SLUICE_NODISCARD sluice_status sl_store_begin_chunk(sl_store *store, sl_store_re
  * waiting again. A failed read is that read's error; the request must then be ended. */
 SLUICE_NODISCARD sluice_status sl_store_wait(sl_store *store, sl_store_request *request, sl_expert_view *ready,
                                              uint32_t capacity, uint32_t *n_ready, sluice_error *error);
+
+/* Copy the next of the request's experts that the page cache has, on this thread, and deliver it to `view`, or leave it for
+ * sl_store_wait where `view` is NULL. false when there is none, when no slot can be had now, and when a read failed, which
+ * sl_store_wait then says. Any number of threads at a time, also for one request, and so may they release what they were
+ * given; sl_store_wait copies what they leave.
+ *
+ * Only a store with a slot for every expert, whose reads are `from_cache`, has such experts, and with a spare core only
+ * those that are not kept; request->n_copies is their number at first. With cache_stays an expert that a chunk of up to 128 tokens is the first to ask for is not kept: its slot
+ * is free when it is released, so that the next one is copied into memory that need not be cleared and lies in the
+ * processor's caches. It is kept from the second time on. */
+bool sl_store_copy(sl_store *store, sl_store_request *request, sl_expert_view *view);
 
 /* Have the kernel give memory to the first free slot that never held any, which is cleared then and not when the slot is
  * read into; false when there is none, or where it is not worth a call. For a thread that has nothing else to do; any. */

@@ -22,6 +22,7 @@ typedef struct sl_slot {
     bool for_hint;          /* READING: nobody asked when the reads began, so a failure is no error yet */
     bool unasked;           /* READING, READY: came by a hint, and nobody asked yet */
     bool abandoned;         /* READING: becomes ABSENT when the pieces in flight are done */
+    bool transient;         /* gives its expert up when the last pin is gone */
     bool has_pages;         /* its memory was touched, or is being */
     uint32_t next_free;     /* ABSENT and in use: SL_NO_SLOT at the end */
     uint64_t arrival;       /* READY: its place in the order in which experts became ready */
@@ -33,6 +34,7 @@ typedef struct sl_slot {
 /* Where one entry of a request stands. Kept in the low byte of its progress word; the slot is in the upper half. */
 typedef enum sl_entry_state {
     SL_ENTRY_WITHOUT_SLOT,
+    SL_ENTRY_TO_COPY,   /* without slot, and the page cache has it: one of the caller's threads copies it */
     SL_ENTRY_HIT,       /* pinned; was READY when asked for */
     SL_ENTRY_MISS,      /* pinned; its slot is QUEUED, READING or READY */
     SL_ENTRY_DELIVERED, /* pinned; the caller has its view */
@@ -89,6 +91,9 @@ struct sl_store {
     sl_store_file *files;    /* owned, what they point at is borrowed; [n_files] */
     unsigned char *arena;    /* owned; [max_slots][slot_bytes], addresses; the first n_committed slots hold memory */
     uint32_t max_slots;
+    bool from_cache;  /* the reads are */
+    bool cache_stays; /* as configured, like the next */
+    bool spare_core;
     sl_reads reads; /* owned; open once its backend is set */
     bool locks_ready;
 
@@ -119,11 +124,13 @@ struct sl_store {
     uint64_t n_arrivals;
     uint64_t n_begins;              /* requests begun */
     uint32_t last_layer;            /* of the last of them */
+    bool keeps;                     /* as the last of them */
     sl_hint *hints;                 /* owned; [n_layers] */
     uint32_t n_hints;               /* layers that have one */
     uint32_t *hint_lists;           /* owned; [n_layers][n_experts]: the likeliest first */
     uint64_t *hint_masks;           /* owned; [n_layers][n_mask_words]: the experts of the list, as bits */
     uint64_t *displaced;            /* owned; [n_layers][n_mask_words]: experts that gave way to a prefetch last */
+    uint64_t *had_slots;            /* owned; [n_layers][n_mask_words]: experts that had a slot before */
     uint32_t n_mask_words;          /* never changes */
     uint32_t filling;               /* the slot for a hint whose pieces are not all started; SL_NO_SLOT: none */
     uint64_t flying_bytes;          /* with the engine */
@@ -149,6 +156,8 @@ void sl_slot_start_reading(sl_store *store, uint32_t slot);
 /* Give the engine the next piece of a slot in READING, or all that are left. */
 void sl_slot_start_piece(sl_store *store, uint32_t slot);
 void sl_slot_start_pieces(sl_store *store, uint32_t slot);
+/* The same of all pieces for a caller that performs the reads itself, without the lock: [n_pieces] */
+sl_read *sl_slot_start_copying(sl_store *store, uint32_t slot);
 /* Somebody asks for an expert that came by a hint: counts it, and starts what is left to read. */
 void sl_slot_ask(sl_store *store, uint32_t slot);
 /* Give up a slot in READING that nobody asked for: ABSENT now, or when what is in flight is done. */
@@ -164,6 +173,19 @@ void sl_requests_give_slots(sl_store *store);
 bool sl_requests_lack_slots(const sl_store *store);
 /* Tell every request that holds the slot that its expert could not be read, and take its pins away. */
 void sl_requests_fail_slot(sl_store *store, uint32_t slot, const sluice_error *error);
+
+/* Let every open request that still needs the expert of a slot share it. */
+void sl_requests_join(sl_store *store, uint32_t slot);
+/* Hand the expert of an entry out; its slot is READY. */
+void sl_request_deliver(const sl_store *store, sl_store_request *request, uint32_t i_entry, sl_expert_view *view);
+
+/* copies.c. Under the lock. */
+
+/* Whether the expert, which has no slot, is for the caller's threads to copy, for a request that `keeps` its experts or not. */
+bool sl_expert_is_to_copy(const sl_store *store, uint32_t layer, uint32_t expert, bool keeps);
+/* Copy the next expert of a request; the lock is free meanwhile. false when there is none or it finds no slot. `*i_entry` is
+ * what it was copied for; the read may have failed. */
+bool sl_request_copy(sl_store *store, sl_store_request *request, uint32_t *i_entry);
 
 /* prefetch.c. All under the lock. */
 
@@ -195,6 +217,8 @@ void sl_arena_close(sl_store *store);
  * comes later, or else one of the free slots that are used next; false when there is none. Under the lock, which is free
  * meanwhile. */
 bool sl_arena_populate(sl_store *store, const sl_store_request *request);
+/* Give memory to a slot that the calling thread is about to copy into. Without the lock. */
+void sl_arena_populate_slot(sl_store *store, uint32_t slot);
 
 /* counters.c. Under the lock. */
 void sl_store_count_reading(sl_store *store, uint32_t layer, uint64_t now_ns);

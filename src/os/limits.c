@@ -46,6 +46,11 @@ uint64_t sl_machine_available_bytes_under(const char *root)
     return find_kilobytes(root, "/proc/meminfo", "MemAvailable:");
 }
 
+uint64_t sl_machine_free_bytes_under(const char *root)
+{
+    return find_kilobytes(root, "/proc/meminfo", "MemFree:");
+}
+
 uint64_t sl_machine_physical_bytes_under(const char *root)
 {
     return find_kilobytes(root, "/proc/meminfo", "MemTotal:");
@@ -101,6 +106,11 @@ uint64_t sl_cgroup_memory_limit(void)
 uint64_t sl_machine_available_bytes(void)
 {
     return sl_machine_available_bytes_under("");
+}
+
+uint64_t sl_machine_free_bytes(void)
+{
+    return sl_machine_free_bytes_under("");
 }
 
 uint64_t sl_machine_physical_bytes(void)

@@ -11,8 +11,9 @@ uint64_t sl_process_peak_bytes(void);
 /* The smallest memory limit of this process's cgroup and all its ancestors (v1 and v2); UINT64_MAX without one. */
 uint64_t sl_cgroup_memory_limit(void);
 
-/* MemAvailable and MemTotal of /proc/meminfo; 0 when unknown. */
+/* MemAvailable, MemFree and MemTotal of /proc/meminfo; 0 when unknown. */
 uint64_t sl_machine_available_bytes(void);
+uint64_t sl_machine_free_bytes(void);
 uint64_t sl_machine_physical_bytes(void);
 
 #endif

@@ -9,6 +9,7 @@ uint64_t sl_process_resident_bytes_under(const char *root);
 uint64_t sl_process_peak_bytes_under(const char *root);
 uint64_t sl_cgroup_memory_limit_under(const char *root);
 uint64_t sl_machine_available_bytes_under(const char *root);
+uint64_t sl_machine_free_bytes_under(const char *root);
 uint64_t sl_machine_physical_bytes_under(const char *root);
 
 #endif

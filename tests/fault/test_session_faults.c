@@ -143,7 +143,7 @@ static void a_failed_read_of_dense_weights_fails_open(void **state)
             assert_true(reached || plan.at_read > 1);
             assert_int_equal(status, reached ? wanted[fault] : SLUICE_OK);
             if (status == SLUICE_OK) {
-                plan.at_read += plan.n_seen; /* no more of them */
+                plan.at_read = 0;
                 assert_int_equal(sluice_session_open(&session, engine, NULL), SLUICE_OK);
                 assert_int_equal(go_on(session, NULL), SLUICE_OK);
                 assert_int_equal(sluice_session_logits_hash(session), expected);

@@ -56,6 +56,20 @@ def test_prefill_chunk(plain, chunk):
     assert logits("--chunk", chunk)["logits_hash"] == plain["logits_hash"]
 
 
+@pytest.mark.parametrize("threads", (1, 2, 3))
+@pytest.mark.parametrize("chunk", (1, 5, 7, 64, 128, 512))
+def test_what_the_page_cache_has(plain, chunk, threads):
+    """Who copies from there and what is kept of it depends on the chunk and on whether a core is left."""
+    program.DEMO.read_bytes()
+    assert logits("--chunk", chunk, "-t", threads)["logits_hash"] == plain["logits_hash"]
+
+
+@pytest.mark.parametrize("chunk", (7, 128))
+def test_what_the_page_cache_lacks(plain, chunk):
+    program.forget_cached(program.DEMO)
+    assert logits("--chunk", chunk)["logits_hash"] == plain["logits_hash"]
+
+
 @pytest.mark.parametrize("kv", ("f32", "q8_0"))
 def test_cache_types(plain, kv):
     """A cache of another type has other bits, and those too do not depend on how they are computed."""

@@ -344,10 +344,11 @@ static void raising_brings_the_hits_back(void **state)
     (void)state;
     running self = start(models[0], 0, "none", NULL);
     sluice_engine_stats stats;
-    evaluate(&self, 0, N_TOKENS);
-    sluice_session_reset(self.session);
-    sluice_engine_stats_reset(self.engine);
-    evaluate(&self, 0, N_TOKENS);
+    for (int i_round = 0; i_round < 3; i_round++) { /* the page cache has the file: kept from the second time on */
+        sluice_engine_stats_reset(self.engine);
+        sluice_session_reset(self.session);
+        evaluate(&self, 0, N_TOKENS);
+    }
     sluice_engine_stats_get(self.engine, &stats);
     assert_int_equal(stats.expert_misses, 0);
     (void)set_budget(&self, self.floor_bytes);

@@ -206,6 +206,20 @@ static void what_is_held_already_counts_as_available(void **state)
     assert_int_equal(sl_budget_within(&limits), 3000);
 }
 
+static void the_cache_stays_where_everything_fits_beside_it(void **state)
+{
+    (void)state;
+    sl_memory_limits limits = {.cgroup_bytes = UINT64_MAX, .free_bytes = 100};
+    assert_true(sl_cache_stays_within(&limits, 100, 1000));
+    assert_false(sl_cache_stays_within(&limits, 101, 1000));
+    limits.cgroup_bytes = 1100;
+    assert_true(sl_cache_stays_within(&limits, 100, 1000));
+    assert_false(sl_cache_stays_within(&limits, 100, 1001));
+    assert_false(sl_cache_stays_within(&limits, 100, 1101));
+    limits = (sl_memory_limits){.cgroup_bytes = UINT64_MAX}; /* the machine says nothing */
+    assert_false(sl_cache_stays_within(&limits, 100, 1000));
+}
+
 static void a_budget_is_found_only_where_none_is_given(void **state)
 {
     (void)state;
@@ -226,6 +240,7 @@ int main(void)
         cmocka_unit_test(numbers_too_large_to_add_are_a_refusal),
         cmocka_unit_test(the_smallest_limit_less_a_reserve_is_the_budget),
         cmocka_unit_test(what_is_held_already_counts_as_available),
+        cmocka_unit_test(the_cache_stays_where_everything_fits_beside_it),
         cmocka_unit_test(a_budget_is_found_only_where_none_is_given),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

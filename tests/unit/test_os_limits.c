@@ -89,6 +89,7 @@ static void machine_figures_are_in_bytes(void **state)
     put("/proc/meminfo", "MemTotal:       24684084 kB\nMemFree: 1 kB\nMemAvailable:   24298432 kB\n");
     assert_int_equal(sl_machine_physical_bytes_under(root), 24684084ull * 1024);
     assert_int_equal(sl_machine_available_bytes_under(root), 24298432ull * 1024);
+    assert_int_equal(sl_machine_free_bytes_under(root), 1024);
 }
 
 static void silence_is_unknown_and_no_limit(void **state)
