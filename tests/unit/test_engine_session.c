@@ -291,6 +291,44 @@ static void weights_that_are_no_numbers_are_an_error_that_says_where(void **stat
     }
 }
 
+typedef struct load_progress {
+    uint64_t done_bytes, total_bytes;
+    uint32_t n_calls;
+    uint32_t n_allowed; /* then it is cancelled */
+} load_progress;
+
+static bool note_progress(void *user, uint64_t done_bytes, uint64_t total_bytes)
+{
+    load_progress *seen = user;
+    assert_true(done_bytes >= seen->done_bytes && done_bytes <= total_bytes);
+    seen->done_bytes = done_bytes;
+    seen->total_bytes = total_bytes;
+    return seen->n_calls++ < seen->n_allowed;
+}
+
+static void loading_says_how_far_it_is_and_can_be_cancelled(void **state)
+{
+    (void)state;
+    for (uint32_t n_allowed = 0; n_allowed <= 100; n_allowed += 100) {
+        counting_allocator counter = {0};
+        sluice_allocator allocator = counting_allocator_interface(&counter);
+        load_progress seen = {.n_allowed = n_allowed};
+        sluice_engine_options options;
+        sluice_engine_options_init(&options);
+        options.model_path = "tests/golden/models/qwen3moe.gguf";
+        options.allocator = &allocator;
+        options.progress = note_progress;
+        options.progress_user = &seen;
+        sluice_engine *engine = NULL;
+        sluice_status status = sluice_engine_open(&engine, &options, NULL);
+        assert_true(seen.n_calls > 0 && seen.total_bytes > 0);
+        assert_int_equal(status, n_allowed == 0 ? SLUICE_ERROR_CANCELLED : SLUICE_OK);
+        assert_true(n_allowed == 0 || seen.done_bytes == seen.total_bytes);
+        sluice_engine_close(&engine);
+        assert_int_equal(counter.n_allocated, counter.n_released);
+    }
+}
+
 #define SESSION_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -303,6 +341,7 @@ int main(void)
         SESSION_TEST(the_context_can_be_filled_to_its_last_position),
         SESSION_TEST(a_cancelled_evaluation_stops_and_the_next_goes_on),
         SESSION_TEST(a_caller_stops_an_evaluation_between_chunks_or_within),
+        cmocka_unit_test(loading_says_how_far_it_is_and_can_be_cancelled),
         cmocka_unit_test(a_tied_head_is_in_memory_once),
         cmocka_unit_test(weights_that_are_no_numbers_are_an_error_that_says_where),
     };
