@@ -16,7 +16,8 @@
  *  (7) What gives way follows from the order of the requests, not from the disk: the policy counts time in experts
  *      asked for, and a request larger than the store waits for the oldest of its own slots. It can depend on timing
  *      only where requests of several threads overlap, where one is ended before its reads arrived, after a failed
- *      read, after hints, and where the number of slots changes during a request.
+ *      read, after hints, and where the number of slots changes during a request. With a slot for every expert nothing
+ *      gives way, and what is kept may depend on what the page cache has (copies.c).
  *  (8) A request blocks only while reads are in flight, or while it holds nothing and others hold the slots; where it
  *      would wait for its own releases, wait returns an error instead. What it has pinned and not delivered is never
  *      out of its caller's reach: the next wait delivers it. So requests that release what they hold before they wait

@@ -118,7 +118,7 @@ SLUICE_NODISCARD sluice_status sl_store_begin(sl_store *store, sl_store_request 
                                               sluice_error *error);
 
 /* The same for `n_tokens` tokens together, tokens_of[i] of which ask for experts[i]; NULL: one each. Policies learn from
- * it; nothing else depends on it. */
+ * it, and n_tokens says whether all are kept (sl_store_copy); nothing else depends on it. */
 SLUICE_NODISCARD sluice_status sl_store_begin_chunk(sl_store *store, sl_store_request *request, uint32_t layer,
                                                     const uint32_t *experts, const uint32_t *tokens_of,
                                                     uint32_t n_experts, uint32_t n_tokens, uint64_t *progress,
