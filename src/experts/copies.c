@@ -3,8 +3,7 @@
  * invariants.
  *
  * Invariants
- *  (1) An expert is copied so only in a store with a slot for every expert: nothing gives way for it, and it is found without
- *      an order in which experts arrive. Where a core has nothing else to do, the engine copies what is kept, also ahead.
+ *  (1) An expert is copied so only in a store with a slot for every expert, where nothing gives way for it. Where a core has nothing else to do, the engine copies what is kept, also ahead.
  *  (2) Who copies is to the slot what the engine is: it performs the reads of a slot in READING, which report themselves as
  *      all others do. A copy that fails is a read that failed; what left the page cache meanwhile comes from the disk.
  *  (3) A slot is transient from its copy for a chunk that keeps nothing, the first that asks for the expert, until the last
@@ -14,15 +13,10 @@
  * Threads: any. */
 #include "experts/store_internal.h"
 
-static bool had_slot(const sl_store *store, uint32_t layer, uint32_t expert)
-{
-    return (store->had_slots[(size_t)layer * store->n_mask_words + expert / 64] >> (expert % 64) & 1u) != 0;
-}
-
 bool sl_expert_is_to_copy(const sl_store *store, uint32_t layer, uint32_t expert, bool keeps)
 {
     if (!store->from_cache || store->n_slots < store->geometry.n_total ||
-        (store->spare_core && (keeps || had_slot(store, layer, expert)))) {
+        (store->spare_core && (keeps || sl_mask_has(store, store->had_slots, layer, expert)))) {
         return false;
     }
     const sl_expert_range *ranges = &store->ranges[((size_t)layer * store->n_experts + expert) * store->n_ranges];
@@ -43,7 +37,7 @@ static uint32_t take_slot(sl_store *store, sl_store_request *request)
     }
     uint32_t i_entry = request->first_to_copy;
     uint32_t expert = request->experts[i_entry];
-    bool kept = request->keeps || had_slot(store, request->layer, expert);
+    bool kept = request->keeps || sl_mask_has(store, store->had_slots, request->layer, expert);
     uint32_t slot = sl_slot_take(store, request, expert, request->time + i_entry);
     if (slot == SL_NO_SLOT) {
         return SL_NO_SLOT;

@@ -31,7 +31,7 @@ static uint64_t *mask_of(const sl_store *store, uint32_t layer)
 
 bool sl_hints_name(const sl_store *store, uint32_t layer, uint32_t expert)
 {
-    return store->n_hints > 0 && (mask_of(store, layer)[expert / 64] >> (expert % 64) & 1u) != 0;
+    return store->n_hints > 0 && sl_mask_has(store, store->hint_masks, layer, expert);
 }
 
 static void drop(sl_store *store, uint32_t layer)

@@ -137,9 +137,8 @@ static sluice_status check_request(const sl_store *store, uint32_t layer, const 
 /* Whether the expert gave way to a prefetch since it was asked for last; forgets it. */
 static bool was_displaced(sl_store *store, uint32_t layer, uint32_t expert)
 {
-    uint64_t *word = &store->displaced[(size_t)layer * store->n_mask_words + expert / 64];
-    bool displaced = (*word >> (expert % 64) & 1u) != 0;
-    *word &= ~((uint64_t)1 << (expert % 64));
+    bool displaced = sl_mask_has(store, store->displaced, layer, expert);
+    *sl_mask_word(store, store->displaced, layer, expert) &= ~((uint64_t)1 << (expert % 64));
     return displaced;
 }
 

@@ -176,7 +176,7 @@ static uint32_t occupy(sl_store *store, uint32_t layer, uint32_t expert)
                       .next_free = SL_NO_SLOT,
                       .has_pages = slot->has_pages};
     *sl_slot_place(store, layer, expert) = index;
-    store->had_slots[(size_t)layer * store->n_mask_words + expert / 64] |= (uint64_t)1 << (expert % 64);
+    sl_mask_add(store, store->had_slots, layer, expert);
     return index;
 }
 
@@ -210,8 +210,7 @@ uint32_t sl_slot_take_for_hint(sl_store *store, uint32_t layer, uint32_t expert)
         }
         const sl_slot *slot = &store->slots[victim];
         if (!slot->unasked) {
-            store->displaced[(size_t)slot->layer * store->n_mask_words + slot->expert / 64] |= (uint64_t)1
-                                                                                               << (slot->expert % 64);
+            sl_mask_add(store, store->displaced, slot->layer, slot->expert);
         }
         evict(store, victim);
     }

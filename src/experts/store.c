@@ -53,8 +53,9 @@
  *    A slot that is copied into is READING too, and whoever copies performs its sl_reads (copies.c).
  *
  * Files: store.c opens and closes; resize.c has the arena; geometry.c places bytes; slots.c moves slots; requests.c
- * serves callers; copies.c has what the page cache has copied by them; settled.c does without the lock where nothing can be missed; prefetch.c reads ahead; counters.c counts; policy.h is what an eviction policy has to do; lru.c keeps
- * a list, ranked.c keeps any other order, of lfru.c, pinned.c, placement.c or reuse.c; predict.h says what to read
+ * serves callers; copies.c has them copy what the page cache has; settled.c does without the lock where nothing can be
+ * missed; prefetch.c reads ahead; counters.c counts; policy.h is what an eviction policy has to do; lru.c keeps a list,
+ * ranked.c keeps any other order, of lfru.c, pinned.c, placement.c or reuse.c; predict.h says what to read
  * ahead; replay.h plays recordings against all of it.
  *
  * Threads: callers' threads and the engine's threads (sl_slot_read_done). Everything below "guarded" in sl_store

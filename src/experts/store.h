@@ -97,8 +97,8 @@ typedef struct sl_store_request {
     uint32_t n_released;
     uint32_t n_without_slot; /* neither resident nor being read */
     uint32_t first_without_slot;
-    uint32_t n_copies; /* at first, for who asks to copy; does not change */
-    uint32_t n_to_copy;
+    uint32_t n_copies;  /* were left to the caller to copy when it began */
+    uint32_t n_to_copy; /* of them, not begun yet */
     uint32_t first_to_copy;
     bool keeps;         /* every expert it asks for */
     uint64_t time;      /* in the store's count of experts asked for, of the first in the list */
@@ -137,9 +137,9 @@ SLUICE_NODISCARD sluice_status sl_store_wait(sl_store *store, sl_store_request *
  * given; sl_store_wait copies what they leave.
  *
  * Only a store with a slot for every expert, whose reads are `from_cache`, has such experts, and with a spare core only
- * those that are not kept; request->n_copies is their number at first. With cache_stays an expert that a chunk of up to 128 tokens is the first to ask for is not kept: its slot
- * is free when it is released, so that the next one is copied into memory that need not be cleared and lies in the
- * processor's caches. It is kept from the second time on. */
+ * those that are not kept; request->n_copies is their number at first. With cache_stays an expert that a chunk of 2 to
+ * 128 tokens is the first to ask for is not kept: its slot is free when it is released, so that the next one is copied
+ * into memory that need not be cleared and lies in the processor's caches. It is kept from the second time on. */
 bool sl_store_copy(sl_store *store, sl_store_request *request, sl_expert_view *view);
 
 /* Have the kernel give memory to the first free slot that never held any, which is cleared then and not when the slot is

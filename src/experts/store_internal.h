@@ -138,6 +138,22 @@ struct sl_store {
     uint64_t prefetch_window_bytes; /* never changes; 0: by the disk's speed */
 };
 
+/* Masks of experts: [n_layers][n_mask_words], bit expert % 64 of a layer's word expert / 64. Under the lock. */
+static inline uint64_t *sl_mask_word(const sl_store *store, uint64_t *masks, uint32_t layer, uint32_t expert)
+{
+    return &masks[(size_t)layer * store->n_mask_words + expert / 64];
+}
+
+static inline bool sl_mask_has(const sl_store *store, uint64_t *masks, uint32_t layer, uint32_t expert)
+{
+    return (*sl_mask_word(store, masks, layer, expert) >> (expert % 64) & 1u) != 0;
+}
+
+static inline void sl_mask_add(const sl_store *store, uint64_t *masks, uint32_t layer, uint32_t expert)
+{
+    *sl_mask_word(store, masks, layer, expert) |= (uint64_t)1 << (expert % 64);
+}
+
 /* slots.c. All under the lock. */
 
 /* No expert has a slot, and no slot is in use. */
@@ -181,7 +197,8 @@ void sl_request_deliver(const sl_store *store, sl_store_request *request, uint32
 
 /* copies.c. Under the lock. */
 
-/* Whether the expert, which has no slot, is for the caller's threads to copy, for a request that `keeps` its experts or not. */
+/* Whether the expert, which has no slot, is for the caller's threads to copy, for a request that `keeps` its experts or
+ * not. */
 bool sl_expert_is_to_copy(const sl_store *store, uint32_t layer, uint32_t expert, bool keeps);
 /* Copy the next expert of a request; the lock is free meanwhile. false when there is none or it finds no slot. `*i_entry` is
  * what it was copied for; the read may have failed. */

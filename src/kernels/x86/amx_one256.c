@@ -1,5 +1,5 @@
-/* Matrix products of few tokens with 256-element blocks of nibbles: Q4_K, Q5_K, Q6_K, IQ4_XS. The loops are those of AVX-512;
- * nibbles are taken and looked up with what processors with AMX have beside it.
+/* Matrix products of few tokens with 256-element blocks of nibbles: Q4_K, Q5_K, Q6_K, IQ4_XS.
+ * The loops are those of AVX-512; nibbles are taken and looked up with what processors with AMX have beside it.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit. avx512_one256.inc has the invariants.
  * Threads: pure functions; any thread. */

@@ -1,5 +1,5 @@
-/* Matrix products of few tokens with 32-element blocks of nibbles: Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4. The loops are those of AVX-512;
- * nibbles are taken and looked up with what processors with AMX have beside it.
+/* Matrix products of few tokens with 32-element blocks of nibbles: Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4.
+ * The loops are those of AVX-512; nibbles are taken and looked up with what processors with AMX have beside it.
  *
  * Owns: nothing; equals generic/matmul_quantized.c bit for bit. avx512_one32.inc has the invariants.
  * Threads: pure functions; any thread. */
